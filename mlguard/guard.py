@@ -1,0 +1,180 @@
+"""`guarded`, the decorator: from a function and a policy to one wrapper of the same kind, name and signature.
+
+What a call then meets is written in `call.py`; which objects carry it out is decided in `wiring.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+from collections.abc import Callable, Mapping
+from types import FunctionType
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
+
+import mlguard.call
+from mlguard.cache import Cache
+from mlguard.errors import PolicyError
+from mlguard.handle import Guarded, Handle
+from mlguard.memory import Memory
+from mlguard.monitor import Monitor
+from mlguard.policies import Policy, get
+from mlguard.resilience import Breaker, Concurrency, Fallback, Retry, Timeout
+from mlguard.specialise import specialise
+from mlguard.target import Target
+from mlguard.validation import Validation
+from mlguard.wiring import Options
+
+__all__ = ["guarded"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Decorator(Protocol):
+    """What ``guarded(...)`` with arguments returns."""
+
+    def __call__(self, function: Callable[P, R], /) -> Guarded[P, R]: ...
+
+
+class _Unset:
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Any = _Unset()
+"""Tells ``fallback=None``, which falls back to None, from no fallback at all."""
+
+
+@overload
+def guarded(function: Callable[P, R], /) -> Guarded[P, R]: ...
+@overload
+def guarded(
+    policy: Policy | str | None = None,
+    /,
+    *,
+    schema: type[Any] | None = None,
+    output: Any = None,
+    key: Callable[..., Any] | None = None,
+    need: int | str | Callable[..., int] | None = None,
+    model_version: str | Callable[[], str] | None = None,
+    scope: str | None = None,
+    deterministic: bool = True,
+    validation: Validation | Literal[False] | None = None,
+    fallback: Any = UNSET,
+    timeout: Timeout | Literal[False] | None = None,
+    cache: Cache | Literal[False] | None = None,
+    retry: Retry | Literal[False] | None = None,
+    breaker: Breaker | Literal[False] | None = None,
+    concurrency: Concurrency | Literal[False] | None = None,
+    memory: Memory | Literal[False] | None = None,
+    monitor: Monitor | Literal[False] | None = None,
+) -> Decorator: ...
+
+
+def guarded(  # the overloads above are for type checkers, this one signature for readers and inspect
+    policy: Any = None,
+    /,
+    *,
+    schema: type[Any] | None = None,
+    output: Any = None,
+    key: Callable[..., Any] | None = None,
+    need: int | str | Callable[..., int] | None = None,
+    model_version: str | Callable[[], str] | None = None,
+    scope: str | None = None,
+    deterministic: bool = True,
+    validation: Validation | Literal[False] | None = None,
+    fallback: Any = UNSET,
+    timeout: Timeout | Literal[False] | None = None,
+    cache: Cache | Literal[False] | None = None,
+    retry: Retry | Literal[False] | None = None,
+    breaker: Breaker | Literal[False] | None = None,
+    concurrency: Concurrency | Literal[False] | None = None,
+    memory: Memory | Literal[False] | None = None,
+    monitor: Monitor | Literal[False] | None = None,
+) -> Any:
+    """Guards a function: checks its arguments against their annotations, and applies a policy to every call.
+
+    Use it bare (``@guarded``: the schema and nothing else), with a policy (``@guarded(Policy(retry=Retry()))``), with
+    the name of one (``@guarded("realtime")``), or with sections (``@guarded(retry=Retry(max_retries=2))``). Works on
+    functions, coroutine functions, generators, async generators and methods of every kind.
+
+    Args:
+        policy: A `Policy`, or the name of one that `mlguard.policies` knows. Absent: the schema and nothing else.
+        schema: A Pydantic model that checks plain arguments; its fields are named as the function's parameters.
+        output: The type of the result, where the return annotation does not say it. Checked, never converted.
+        key: Called with the arguments; what it returns stands for them in the cache.
+        need: Memory one call needs beside its arguments: bytes, text such as ``"256MiB"``, a factor of the size of the
+            arguments such as ``"3x"``, or a callable of the arguments that returns bytes.
+        model_version: Part of the cache key and of every event; a callable is asked at every call.
+        scope: Functions with the same scope share breaker, concurrency and retry budget. Absent: none is shared.
+        deterministic: False says that equal inputs may give different results; a cache is then refused.
+        validation: Merged over the policy's section, as are all that follow: the fields set here win; False removes it.
+        fallback: A `Fallback`, or the value or callable of one.
+        timeout: See `Timeout`.
+        cache: See `Cache`.
+        retry: See `Retry`.
+        breaker: See `Breaker`.
+        concurrency: See `Concurrency`.
+        memory: See `Memory`.
+        monitor: See `Monitor`.
+
+    Returns:
+        A function of the same kind, with the same name and signature, and ``guard``, its `Handle`.
+
+    Raises:
+        PolicyError: The policy does not exist, contradicts itself, or can't be honoured for this function. Where an
+            annotation names something that is defined later, this comes at the first call.
+    """
+    if policy is not None and not isinstance(policy, Policy | str):
+        if callable(policy) or isinstance(policy, classmethod | staticmethod | property):
+            return _decorate(policy, Policy(), Options(), sys._getframe(1).f_locals)
+        raise PolicyError(
+            f"guarded() takes a Policy or the name of one, not {type(policy).__name__}. "
+            "Fix: guarded(Policy(...)), guarded('name'), or sections by name such as guarded(retry=Retry())."
+        )
+    overrides: dict[str, Any] = {
+        "validation": validation,
+        "fallback": fallback if isinstance(fallback, Fallback) or fallback is False else Fallback(value=fallback),
+        "timeout": timeout,
+        "cache": cache,
+        "retry": retry,
+        "breaker": breaker,
+        "concurrency": concurrency,
+        "memory": memory,
+        "monitor": monitor,
+    }
+    if fallback is UNSET:
+        del overrides["fallback"]
+    given = {name: section for name, section in overrides.items() if section is not None}
+    base = get(policy) if isinstance(policy, str) else policy or Policy()
+    merged = base.merged(given) if given else base
+    options = Options(schema, output, key, need, model_version, scope, deterministic)
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        return _decorate(function, merged, options, sys._getframe(1).f_locals)
+
+    return decorate
+
+
+def _decorate(function: Any, policy: Policy, options: Options, namespace: Mapping[str, Any]) -> Any:
+    if isinstance(function, classmethod | staticmethod):
+        return type(function)(_decorate(function.__func__, policy, options, namespace))
+    target = Target(function, namespace)
+    pending = specialise(target.kind, {}, rename={"function": "first_call"})["call"]
+    wrapper = FunctionType(
+        pending, {"__name__": mlguard.call.__name__, "__loader__": mlguard.call.__loader__}, target.name
+    )
+    functools.update_wrapper(wrapper, function)
+    wrapper.__signature__ = target.signature  # type: ignore[attr-defined]  # Celery and autospec ignore __wrapped__
+    handle: Handle[..., Any] = Handle(wrapper, target, policy, options)
+    wrapper.guard = handle  # type: ignore[attr-defined]
+    wrapper.__globals__.update(handle.names_before_the_first_call())
+    if target.resolved:
+        _settle_if_possible(handle)
+    return cast("Guarded[..., Any]", wrapper)
+
+
+def _settle_if_possible(handle: Handle[..., Any]) -> None:
+    with contextlib.suppress(NameError):  # a model's own annotation is defined further down: the first call tries again
+        handle.try_to_settle()

@@ -1,0 +1,106 @@
+"""What every section of a policy has in common: frozen, typed, and unforgiving of unknown keys.
+
+A section lives in the room of its concern (`Retry` in `resilience/retry.py`), beside the code that carries it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mlguard.errors import PolicyError
+
+__all__ = ["Section", "nearest", "policy_problems", "problems_by_field", "shown"]
+
+
+class Section(BaseModel):
+    """A frozen group of settings.
+
+    Raises:
+        PolicyError: A key is unknown or a value impossible; the message names the field, the value and the fix.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+    if not TYPE_CHECKING:  # a written __init__ would hide the fields from type checkers
+
+        def __init__(self, /, **values: Any) -> None:
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise PolicyError("; ".join(policy_problems(error, type(self)))) from None
+
+        # Lets pydantic fill nested sections itself, so that one error lists the problems of all of them.
+        __init__.__pydantic_base_init__ = True
+
+
+def policy_problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """One sentence a problem, with the dotted field, the value and the fix."""
+    found = problems_by_field(error, model)
+    return [f"{'.'.join([model.__name__, *path])}{text}" for path, texts in found.items() for text in texts]
+
+
+def problems_by_field(error: ValidationError, model: type[BaseModel]) -> dict[tuple[str, ...], list[str]]:
+    """The problems by the path of the field they are about; each is what follows the field's name in a sentence.
+
+    A value that fits none of several types is one problem, not one for each type.
+    """
+    reasons: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    found: dict[tuple[str, ...], list[str]] = {}
+    for details in error.errors(include_url=False):
+        path, owner = _followed(model, details["loc"])
+        if details["type"] == "extra_forbidden":
+            known = sorted(owner.model_fields)
+            text = f": there is no setting '{path[-1]}'.{nearest(path[-1], known)} Known here: {', '.join(known)}"
+            found.setdefault(path, []).append(text)
+        elif details["type"] == "missing":
+            found.setdefault(path, []).append(": is required")
+        else:
+            reason = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
+            start = f" = {shown(details['input'])}: " if path else ": "
+            already = reasons.setdefault((path, start), [])
+            if reason not in already:
+                already.append(reason)
+    for (path, start), texts in reasons.items():
+        found.setdefault(path, []).append(start + ", or ".join(texts))
+    return found
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint such as ``" Did you mean 'retry'?"``, or nothing where no known name is close."""
+    close = get_close_matches(name, list(known), n=1)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def shown(value: Any) -> str:
+    """A value as an error shows it: bounded, whatever it is."""
+    try:
+        text = repr(value)
+    except Exception:  # a broken __repr__ must not hide the problem it is part of
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _followed(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[tuple[str, ...], type[BaseModel]]:
+    """The part of pydantic's location that a user would recognise, and the section its last name belongs to.
+
+    Behind a field pydantic puts the names of the types it tried, which say nothing to a user; positions in a list do.
+    """
+    path: list[str] = []
+    owner: type[BaseModel] | None = model
+    for part in location:
+        if isinstance(part, int):
+            path.append(str(part))
+        elif owner is not None:
+            path.append(part)
+            model, owner = owner, _section_of(owner, part)
+    return tuple(path), model
+
+
+def _section_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    field = model.model_fields.get(name)
+    candidates = [field.annotation, *get_args(field.annotation)] if field else []
+    return next((cls for cls in candidates if isinstance(cls, type) and issubclass(cls, BaseModel)), None)

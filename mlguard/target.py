@@ -1,0 +1,153 @@
+"""What is known of a function before it is guarded: its kind, its signature and its annotations.
+
+Every concern reads the function through `Target`, so that annotations are resolved once, and only when they can be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any
+
+from mlguard.errors import PolicyError
+
+__all__ = ["Kind", "Target"]
+
+
+class Kind(Enum):
+    """The four kinds of function; a wrapper is always of its function's kind."""
+
+    PLAIN = "function"
+    COROUTINE = "coroutine function"
+    GENERATOR = "generator"
+    ASYNC_GENERATOR = "async generator"
+
+    @property
+    def asynchronous(self) -> bool:
+        return self in (Kind.COROUTINE, Kind.ASYNC_GENERATOR)
+
+    @property
+    def stream(self) -> bool:
+        return self in (Kind.GENERATOR, Kind.ASYNC_GENERATOR)
+
+
+class Target:
+    """A function that is about to be guarded.
+
+    Args:
+        function: The user's function.
+        namespace: Names that its annotations may use beside its globals, such as the locals of the function that
+            defines it. Looked at once, now, and not kept: what it holds may be neither picklable nor small.
+
+    Raises:
+        PolicyError: It is no function, or a kind of callable that can't be guarded; the message names the fix.
+    """
+
+    def __init__(self, function: Callable[..., Any], namespace: Mapping[str, Any] | None = None) -> None:
+        _refuse_what_is_no_function(function)
+        self.function = function
+        self.kind = _kind_of(function)
+        self.signature = inspect.signature(function)
+        self._hints: dict[str, Any] | None = None
+        with contextlib.suppress(NameError):  # a model defined further down the module: resolved at the first call
+            self._hints = self._resolve(namespace)
+
+    @functools.cached_property
+    def name(self) -> str:
+        """Module and qualified name, such as ``"service.predict"``: how messages and events call the function."""
+        return f"{self.function.__module__}.{self.qualname}"
+
+    @property
+    def qualname(self) -> str:
+        return getattr(self.function, "__qualname__", repr(self.function))
+
+    @property
+    def resolved(self) -> bool:
+        """True where every annotation could be resolved so far."""
+        return self._hints is not None
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """The annotations by parameter name, ``"return"`` among them, with their ``Annotated`` metadata.
+
+        Raises:
+            NameError: An annotation names something that is not defined yet.
+        """
+        if self._hints is None:
+            self._hints = self._resolve(None)
+        return self._hints
+
+    @property
+    def parameters(self) -> list[inspect.Parameter]:
+        return list(self.signature.parameters.values())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Target, (self.function,)
+
+    def _resolve(self, namespace: Mapping[str, Any] | None) -> dict[str, Any]:
+        function = inspect.unwrap(self.function)
+        function = getattr(function, "__func__", function)  # a bound method's annotations are its function's
+        around = {**_closure_of(function), **(namespace or {})}
+        return typing.get_type_hints(
+            function, globalns=getattr(function, "__globals__", {}), localns=around or None, include_extras=True
+        )
+
+
+def _kind_of(function: Callable[..., Any]) -> Kind:
+    if inspect.isasyncgenfunction(function):
+        return Kind.ASYNC_GENERATOR
+    if inspect.iscoroutinefunction(function):
+        return Kind.COROUTINE
+    if inspect.isgeneratorfunction(function):
+        return Kind.GENERATOR
+    return Kind.PLAIN
+
+
+def _closure_of(function: Any) -> dict[str, Any]:
+    cells = zip(
+        getattr(getattr(function, "__code__", None), "co_freevars", ()),
+        getattr(function, "__closure__", None) or (),
+        strict=False,
+    )
+    found = {}
+    for name, cell in cells:
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:
+            continue  # not assigned yet
+    return found
+
+
+def _refuse_what_is_no_function(function: Any) -> None:
+    if hasattr(function, "guard") and hasattr(function, "__wrapped__"):
+        raise PolicyError(
+            f"{function.__qualname__} is guarded already. Fix: use one policy, or guard its __wrapped__."
+        )
+    if isinstance(function, type):
+        raise PolicyError(
+            f"guarded() can't guard the class {function.__qualname__}. "
+            "Fix: guard the method that does the work, such as __call__ or predict."
+        )
+    if isinstance(function, functools.partial):
+        raise PolicyError(
+            "guarded() can't guard a functools.partial. Fix: guard the function first, then make the partial of it."
+        )
+    if isinstance(function, property):
+        raise PolicyError("guarded() can't guard a property. Fix: put @guarded below @property.")
+    if not (inspect.isroutine(function) or inspect.isfunction(function)):
+        kind = type(function).__qualname__
+        raise PolicyError(
+            f"guarded() guards functions and methods, not {kind} objects. "
+            "Fix: guard a method of it, such as guarded(policy)(obj.predict)."
+        )
+    try:
+        inspect.signature(function)
+    except (TypeError, ValueError):
+        raise PolicyError(
+            f"guarded() can't read the signature of {function!r}. "
+            "Fix: guard a Python function with named parameters that calls it."
+        ) from None

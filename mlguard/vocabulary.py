@@ -1,0 +1,128 @@
+"""The words of `call.py`: its flags, and the names that the runtime objects of the concerns bring.
+
+For type checkers and readers; nothing imports this file at run time but `specialise.py`, for the list of flags.
+Waits are declared in their asynchronous form; a plain function gets plain twins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from contextvars import Token
+from typing import Any, Final, Protocol
+
+from mlguard.context import Call
+
+# Flags: True where the policy asks for the concern. RECORD: a `Call` is kept; KEYWORDS: some parameters can't be
+# passed by position; DIMS: array dimensions have names; STREAM: the function is a generator; OUTCOME: `f.guard.call`.
+RECORD: bool
+MONITOR: bool
+OUTCOME: bool
+VALIDATE: bool
+KEYWORDS: bool
+DIMS: bool
+CHECK: bool
+FALLBACK: bool
+TIMEOUT: bool
+CACHE: bool
+RETRY: bool
+BREAKER: bool
+CONCURRENCY: bool
+MEMORY: bool
+STREAM: bool
+
+FLAGS: Final = (
+    "RECORD", "MONITOR", "OUTCOME", "VALIDATE", "KEYWORDS", "DIMS", "CHECK", "FALLBACK",
+    "TIMEOUT", "CACHE", "RETRY", "BREAKER", "CONCURRENCY", "MEMORY", "STREAM",
+)  # fmt: skip
+
+
+class Tries(Protocol):
+    """What retry remembers between two attempts."""
+
+    pause: float
+
+
+class Opened(Protocol):
+    """A generator whose first item is there; see `streams.py`."""
+
+    permit: Any
+    slot: Any
+    claim: Any
+    value: Any
+
+    def hold(self, permit: Any, slot: Any, claim: Any) -> None: ...
+    def first(self) -> Any: ...
+    async def next(self, sent: Any, thrown: BaseException | None) -> Any: ...
+    async def close(self) -> None: ...
+
+
+function: Callable[..., Any]  # the user's function; for a generator, what opens it
+returned: Callable[[Any], None]  # a generator's `return value`, which an async generator can't have
+sleep: Callable[[float], Awaitable[Any]]
+END: Any  # stands for a stream's end
+
+# context
+begin: Callable[[], Call]
+enter: Callable[[Call], Token[Call | None]]
+leave: Callable[[Token[Call | None]], None]
+
+# monitor
+succeeded: Callable[[Call, Any, Any, Any], None]
+failed: Callable[[Call, BaseException, Any, Any], None]
+outcome: Callable[[Call, Any], Any]
+
+# validation
+shape: Callable[..., tuple[Any, ...]]
+bind: Callable[..., Any]
+spread: Callable[[Any], tuple[Any, dict[str, Any]]]
+INVALID: tuple[type[Exception], ...]
+NO_KEYWORDS: dict[str, Any]
+refuse: Callable[[Call | None, Exception, Any, Any], tuple[Any, dict[str, Any]]]
+check: Callable[[Call | None, Any, Any], None]
+check_item: Callable[[Call | None, Any, Any], None]
+
+# cache
+key_of: Callable[[Any, Any], Any]
+lookup: Callable[[Any], Any]
+share: Callable[..., Awaitable[Any]]
+MISS: Any
+
+# resilience
+deadline_from: Callable[[Call], float | None]
+attempt_limit: Callable[[Call, float | None], AbstractAsyncContextManager[None]]
+idle_limit: Callable[[Call, float | None], AbstractAsyncContextManager[None]]
+again: Callable[[Call | None, Any, BaseException, float | None], Tries | None]
+breaker_enter: Callable[[], Any]
+breaker_succeeded: Callable[[Any], None]
+breaker_failed: Callable[[Any, BaseException], None]
+slot_enter: Callable[[], Any]
+slot_wait: Callable[[Call | None, float | None], Awaitable[Any]]
+slot_exit: Callable[[Any], None]
+covered: Callable[[Exception], bool]
+fallback: Callable[[Call | None, Exception, Any, Any, Any], Awaitable[Any]]
+
+# memory
+memory_enter: Callable[[Any, Any], Any]
+memory_wait: Callable[[Call | None, Any, Any, float | None], Awaitable[Any]]
+memory_exit: Callable[[Any], None]
+
+
+class Runtime(Protocol):
+    """What a section of a policy becomes for one function: what `call.py` calls, and the answers of `f.guard`."""
+
+    def names(self, *, asynchronous: bool) -> dict[str, Any]:
+        """The names this object brings to `call.py`; waits as coroutines where the function is asynchronous."""
+        ...
+
+    def explain(self) -> list[str]:
+        """What this does to a call, in sentences with every number in force."""
+        ...
+
+    def stats(self) -> dict[str, Any]:
+        """Plain counts and states so far, JSON-serialisable."""
+        ...
+
+    def reset(self) -> None:
+        """Forgets state and counts, as if the function had just been decorated."""
+        ...
