@@ -1,0 +1,11 @@
+"""The memory guard: no call starts that could get the container or host killed for want of memory.
+
+Here live the section `Memory`, what it becomes for one function (`MemoryGuard`), where "used" and "limit" come from
+(`Gauge`, over one `Probe` per limit), what a call will need, and which needs are in flight. Memory of GPUs stays out.
+"""
+
+from mlguard.memory.gauge import Gauge, read
+from mlguard.memory.guard import Memory, MemoryGuard
+from mlguard.memory.probe import Probe, Reading
+
+__all__ = ["Gauge", "Memory", "MemoryGuard", "Probe", "Reading", "read"]

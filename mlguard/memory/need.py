@@ -1,0 +1,182 @@
+"""How many bytes a call will need: a number, a factor of its input, or what a function of its arguments says."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, WithJsonSchema
+
+from mlguard import clock
+from mlguard.errors import PolicyError
+from mlguard.target import Target
+
+__all__ = ["Factor", "Function", "Need", "bytes_in", "estimator", "valid_need"]
+
+_FACTOR = re.compile(r"\s*(\d+(?:\.\d+)?)\s*x\s*")
+_ITEMS_LOOKED_AT = 1000
+_LEVELS_LOOKED_AT = 6
+
+
+def valid_need(value: Any) -> int | str | None:
+    """Bytes, or a factor spelt ``"3x"``, from what a policy says.
+
+    Raises:
+        ValueError: It is neither bytes, nor a size such as "256MiB", nor a factor above 0.
+    """
+    if value is None:
+        return None
+    factor = _FACTOR.fullmatch(value) if isinstance(value, str) else None
+    if factor is not None and float(factor[1]) > 0:
+        return f"{float(factor[1]):g}x"
+    try:
+        return clock.bytes_of(value)
+    except ValueError:
+        raise ValueError(
+            'must be bytes, a size such as "256MiB", or a factor of the input\'s bytes such as "3x"'
+        ) from None
+
+
+Need: TypeAlias = Annotated[
+    int | str | None,
+    BeforeValidator(valid_need),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": r"^\d+(\.\d+)?\s*(x|([KMGT]i?)?B)$"},
+                {"type": "null"},
+            ],
+            "description": 'Bytes, a size such as "256MiB", or a factor of the input\'s bytes such as "3x".',
+        }
+    ),
+]
+"""A policy field that says what a call needs. It is kept as bytes or as ``"3x"``."""
+
+
+class Factor:
+    """A multiple of the bytes that come in."""
+
+    def __init__(self, factor: float, target: Target) -> None:
+        self._factor = factor
+        first = next(iter(target.signature.parameters), None)
+        self._skipped = 1 if first in ("self", "cls") and "." in target.qualname else 0  # the model is not its input
+
+    def __call__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float:
+        given = (*args[self._skipped :], *kwargs.values())
+        return self._factor * sum(bytes_in(value) for value in given)
+
+    def __str__(self) -> str:
+        return f"{self._factor:g} x the bytes of its input"
+
+
+class Function:
+    """What the user's own function of the arguments says.
+
+    Raises:
+        PolicyError: It is asynchronous, or does not take the parameters of the guarded function.
+    """
+
+    def __init__(self, function: Callable[..., Any], target: Target) -> None:
+        if inspect.iscoroutinefunction(function):
+            raise PolicyError(f"need = {_name(function)}: must be a plain function, not async. Fix: drop the async.")
+        self._function = function
+        self._signature = target.signature
+        kinds = [parameter.kind for parameter in target.parameters]
+        self._positional = sum(
+            kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for kind in kinds
+        )
+        self._simple = self._positional == len(kinds)
+        names = [parameter.name for parameter in target.parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+        try:
+            inspect.signature(function).bind(*[None] * self._positional, **dict.fromkeys(names))
+        except TypeError:
+            raise PolicyError(
+                f"need = {_name(function)}{inspect.signature(function)}: is called with the arguments of "
+                f"{target.qualname}{target.signature}, which it does not take. Fix: give it the same parameters."
+            ) from None
+        except ValueError:
+            pass  # written in C, without a signature: the first call will tell
+
+    def __call__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float:
+        if not self._simple or kwargs or len(args) != self._positional:
+            # As the guarded function will see them: defaults filled in, keywords in their places.
+            bound = self._signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            args, kwargs = bound.args, bound.kwargs
+        return self._function(*args, **kwargs)  # type: ignore[no-any-return]
+
+    def __str__(self) -> str:
+        return f"what {_name(self._function)}() says"
+
+
+def estimator(need: int | str | Callable[..., Any] | None, target: Target) -> int | Factor | Function:
+    """What a call needs: a number of bytes where that is known now, else what tells it from the arguments.
+
+    Raises:
+        PolicyError: It can't be understood, or can't be called with the arguments of the function.
+    """
+    if callable(need):
+        return Function(need, target)
+    try:
+        valid = valid_need(need)
+    except ValueError as error:
+        raise PolicyError(f"need = {need!r}: {error}, or a function of the arguments") from None
+    if isinstance(valid, str):
+        return Factor(float(valid.removesuffix("x")), target)
+    return valid or 0
+
+
+def checked(estimate: Any) -> int:
+    """An estimate as bytes.
+
+    Raises:
+        ValueError: It is negative or not finite.
+        TypeError: It is no number.
+    """
+    if not 0 <= estimate < math.inf:
+        raise ValueError(f"{estimate} bytes")
+    return int(estimate)
+
+
+def bytes_in(value: Any, levels: int = _LEVELS_LOOKED_AT) -> int:
+    """The bytes of the data in one argument, without importing any library that it may come from.
+
+    Arrays and tensors say theirs as `nbytes`, data frames by `estimated_size` or `memory_usage`; models, dataclasses,
+    sparse matrices, lists, tuples, sets and mappings are looked into, long ones by their first 1,000 items. Anything
+    else counts what Python says it takes itself.
+    """
+    if value is None or isinstance(value, int | float | str | bytes | type):
+        return sys.getsizeof(value)
+    size = getattr(value, "nbytes", None)
+    if isinstance(size, int) or hasattr(size, "__index__"):
+        return int(size)  # type: ignore[arg-type]
+    if hasattr(value, "estimated_size"):  # polars
+        return int(value.estimated_size())
+    if hasattr(value, "memory_usage"):  # pandas
+        return int(value.memory_usage().sum())
+    if levels:
+        if dataclasses.is_dataclass(value):
+            return sum(bytes_in(getattr(value, field.name), levels - 1) for field in dataclasses.fields(value))
+        if isinstance(value, BaseModel) or hasattr(value, "nnz"):
+            return sum(bytes_in(field, levels - 1) for field in vars(value).values())
+        if isinstance(value, Mapping):
+            return sys.getsizeof(value) + _bytes_of_items(value.values(), len(value), levels)
+        if isinstance(value, list | tuple | set | frozenset):
+            return sys.getsizeof(value) + _bytes_of_items(value, len(value), levels)
+    return sys.getsizeof(value)
+
+
+def _bytes_of_items(items: Any, count: int, levels: int) -> int:
+    looked_at = sum(bytes_in(item, levels - 1) for item in islice(items, _ITEMS_LOOKED_AT))
+    return looked_at if count <= _ITEMS_LOOKED_AT else looked_at * count // _ITEMS_LOOKED_AT
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", type(function).__qualname__)

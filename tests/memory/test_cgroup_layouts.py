@@ -1,0 +1,323 @@
+"""Layouts of cgroups, written by hand, as no machine has them all: where we stand, and which limit is the nearest."""
+
+from __future__ import annotations
+
+import errno
+import os
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from mlguard.memory import Gauge, Reading, cgroup, read
+from mlguard.memory.cgroup import V2, Cgroup
+
+MIB = 1 << 20
+PID = 4242
+
+V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
+V1_MOUNT = "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n"
+HYBRID = (
+    "23 27 0:22 / /sys rw,relatime - sysfs sysfs rw\n"
+    "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n"
+    "32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n"
+    + V1_MOUNT
+    + "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n"
+)
+
+
+def test_v2_subtracts_all_page_cache(layout):
+    """On v2, used is memory.current less the file pages of both lists, and the limit is memory.max."""
+    there = layout("0::/app.slice/web\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/app.slice/web", current=420 * MIB, limit=512 * MIB, cache=400 * MIB, procs=f"7\n{PID}\n")
+    assert there.gauge().read() == Reading(20 * MIB, 512 * MIB, "cgroup v2 /sys/fs/cgroup/app.slice/web")
+
+
+def test_v2_high_counts_when_it_is_lower(layout):
+    """memory.high is a limit too: beyond it the kernel slows the process to a crawl. memory.low never is."""
+    there = layout("0::/a\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/a", current=1, limit=512 * MIB, procs=f"{PID}\n", high=300 * MIB, low=10 * MIB)
+    assert there.gauge().read().limit == 300 * MIB
+
+
+def test_parent_limit_with_a_greedy_sibling(layout):
+    """A parent's limit counts with the parent's usage: the sibling's 200 MiB are not ours to use."""
+    there = layout("0::/pod/us\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/pod/us", current=3 * MIB, procs=f"{PID}\n")
+    there.v2("/sys/fs/cgroup/pod", current=222 * MIB, limit=300 * MIB)
+    assert there.gauge().read() == Reading(222 * MIB, 300 * MIB, "cgroup v2 /sys/fs/cgroup/pod")
+
+
+def test_lower_parent_limit_wins_and_then_the_host(layout, a_host):
+    """Of all levels and the host, the one with the least room decides."""
+    there = layout("0::/pod/us\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/pod/us", current=10 * MIB, limit=900 * MIB, procs=f"{PID}\n")
+    there.v2("/sys/fs/cgroup/pod", current=10 * MIB, limit=100 * MIB)
+    host = a_host(0, 10_000 * MIB, "host")
+    gauge = there.gauge(host)
+    assert gauge.read().limit == 100 * MIB
+    host.used = 9_950 * MIB
+    assert gauge.read() == Reading(9_950 * MIB, 10_000 * MIB, "host")
+
+
+def test_nearest_is_judged_by_the_share(layout, a_host):
+    """Below a share of each limit another level may be the tightest: a full host outweighs a half-full container."""
+    there = layout("0::/us\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/us", current=3_300 * MIB, limit=4_000 * MIB, procs=f"{PID}\n")
+    gauge = there.gauge(a_host(23_200 * MIB, 24_000 * MIB, "host"))
+    assert gauge.read().source.endswith("/us")
+    assert gauge.read(0.85).source == "host"
+
+
+def test_max_everywhere_means_the_host(layout):
+    """Where no group sets a limit, the host's memory is the limit."""
+    there = layout("0::/us\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/us", current=3 * MIB, procs=f"{PID}\n", high="max")
+    assert there.gauge().read().source == "host"
+
+
+def test_group_without_controller_uses_its_ancestors(layout):
+    """A leaf that has no memory files of its own is limited by the ancestors that have them."""
+    there = layout("0::/user.slice/session\n", V2_MOUNT)
+    there.write("/sys/fs/cgroup/user.slice/session/cgroup.procs", f"{PID}\n")
+    there.v2("/sys/fs/cgroup/user.slice", current=5 * MIB, limit=50 * MIB)
+    assert there.gauge().read() == Reading(5 * MIB, 50 * MIB, "cgroup v2 /sys/fs/cgroup/user.slice")
+
+
+def test_hybrid_host_uses_v1(layout):
+    """Where v2 is mounted without the memory controller, v1 decides."""
+    there = layout("4:memory:/jobs/a\n1:cpu:/x\n0::/\n", HYBRID)
+    there.write("/sys/fs/cgroup/unified/cgroup.procs", f"{PID}\n")
+    there.v1("/sys/fs/cgroup/memory/jobs/a", usage=90 * MIB, limit=100 * MIB, cache=60 * MIB, procs=f"{PID}\n")
+    there.v1("/sys/fs/cgroup/memory/jobs", usage=95 * MIB)
+    there.v1("/sys/fs/cgroup/memory", usage=99 * MIB)
+    assert there.gauge().read() == Reading(30 * MIB, 100 * MIB, "cgroup v1 /sys/fs/cgroup/memory/jobs/a")
+
+
+def test_v1_limit_of_an_ancestor_out_of_sight(layout):
+    """In a v1 container whose own group is the mount's root, a pod's lower limit shows as the hierarchical one."""
+    mount = "35 31 0:32 /docker/abc /sys/fs/cgroup/memory ro,relatime - cgroup cgroup rw,memory\n"
+    there = layout("4:memory:/docker/abc\n", mount)
+    there.v1("/sys/fs/cgroup/memory", usage=9, limit=900 * MIB, inherited=300 * MIB, procs=f"1\n{PID}\n")
+    assert there.gauge().read() == Reading(9, 300 * MIB, "cgroup v1 /sys/fs/cgroup/memory")
+
+
+def test_v1_without_hierarchy_stops_at_the_group(layout):
+    """On old kernels a v1 parent without hierarchy does not limit its children."""
+    there = layout("4:memory:/a/b\n", V1_MOUNT)
+    there.v1("/sys/fs/cgroup/memory/a/b", usage=1 * MIB, limit=100 * MIB, procs=f"{PID}\n")
+    there.v1("/sys/fs/cgroup/memory/a", usage=1 * MIB, limit=10 * MIB, hierarchy=0)
+    assert there.gauge().read().limit == 100 * MIB
+
+
+def test_private_namespace(layout):
+    """In a container with its own cgroup namespace the path is ``/`` and the mount's root is the container's group."""
+    there = layout("0::/\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup", current=7 * MIB, limit=70 * MIB, procs=f"{PID}\n")
+    assert there.gauge().read() == Reading(7 * MIB, 70 * MIB, "cgroup v2 /sys/fs/cgroup")
+
+
+@pytest.mark.parametrize("seen", ["/", "/../.."])
+def test_path_that_means_nothing_is_searched_for(layout, seen):
+    """After ``unshare -C`` the path reads ``/`` while the mount shows the host: our process id tells where we are."""
+    there = layout("0::/\n", V2_MOUNT.replace(" / ", f" {seen} ", 1))
+    there.v2("/sys/fs/cgroup", current=900 * MIB, limit=1000 * MIB, procs="1\n2\n")
+    there.v2("/sys/fs/cgroup/a", current=8 * MIB, procs="3\n")
+    there.v2("/sys/fs/cgroup/a/us", current=7 * MIB, limit=70 * MIB, procs=f"{PID}\n")
+    assert there.gauge().read().source == "cgroup v2 /sys/fs/cgroup/a/us"
+
+
+def test_search_has_an_end(layout, monkeypatch):
+    """A tree of any size is searched only so far, then the host's numbers serve."""
+    monkeypatch.setattr(cgroup, "_DIRECTORIES_SEARCHED", 3)
+    there = layout("0::/elsewhere\n", V2_MOUNT)
+    for number in range(10):
+        there.v2(f"/sys/fs/cgroup/{number}", current=1, limit=1, procs="1\n")
+    assert there.gauge().read().source == "host"
+
+
+def test_unconfirmed_directory_is_not_ours(layout):
+    """A directory at the right path that does not list our process is somebody else's."""
+    there = layout("0::/us\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/us", current=7 * MIB, limit=70 * MIB, procs="1\n")
+    assert there.gauge().read().source == "host"
+
+
+def test_threaded_group_is_confirmed_by_its_threads(layout):
+    """A threaded group refuses to list processes; the list of threads confirms it."""
+    there = layout("0::/dom/threads\n", V2_MOUNT)
+    there.write("/sys/fs/cgroup/dom/threads/cgroup.threads", f"{PID}\n")
+    there.v2("/sys/fs/cgroup/dom", current=7 * MIB, limit=70 * MIB)
+    assert there.gauge().read().limit == 70 * MIB
+
+
+def test_mount_point_with_a_space_and_two_mounts(layout):
+    """Escaped mount points are understood, and of two mounts of one tree the one that shows more levels is used."""
+    inner = "60 23 0:26 /pod/us /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+    outer = "61 23 0:26 / /host\\040fs/cgroup ro - cgroup2 cgroup2 rw\n"
+    there = layout("0::/pod/us\n", inner + outer)
+    there.v2("/sys/fs/cgroup", current=3, limit=80 * MIB, procs=f"{PID}\n")
+    there.v2("/host fs/cgroup/pod/us", current=3, limit=80 * MIB, procs=f"{PID}\n")
+    there.v2("/host fs/cgroup/pod", current=3, limit=50 * MIB)
+    assert there.gauge().read() == Reading(3, 50 * MIB, "cgroup v2 /host fs/cgroup/pod")
+
+
+def test_machine_without_proc(tmp_path):
+    """Where there is no /proc at all, as on macOS and Windows, the host's numbers serve."""
+    assert cgroup.find(tmp_path) == []
+    assert cgroup.membership(tmp_path) == ""
+    assert Gauge(tmp_path).read().source == "host"
+
+
+def test_membership_without_mounts(layout):
+    """A process in a cgroup that is mounted nowhere falls back to the host."""
+    there = layout("0::/us\n", V2_MOUNT)
+    (there.root / "proc/self/mountinfo").unlink()
+    assert there.gauge().read().source == "host"
+
+
+def test_limit_of_zero_is_a_limit(layout):
+    """memory.max = 0 is a limit that leaves no room, not a missing one."""
+    there = layout("0::/us\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/us", current=5, limit=0, procs=f"{PID}\n")
+    reading = there.gauge().read()
+    assert reading.limit == 0
+    assert reading.room() == -5
+
+
+@pytest.mark.parametrize("absurd", [2**63 - 4096, 2**62, -1])
+def test_absurd_limits_mean_none(layout, absurd):
+    """Numbers that no machine can mean are no limits."""
+    there = layout("0::/us\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/us", current=5, limit=absurd, procs=f"{PID}\n")
+    assert there.gauge().read().source == "host"
+
+
+def test_garbled_files_are_passed_over_and_counted(layout):
+    """A file that holds no number is counted, and the other limits go on deciding."""
+    there = layout("0::/pod/us\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/pod/us", current=5, limit="lots", procs=f"{PID}\n")
+    there.v2("/sys/fs/cgroup/pod", current=5, limit=50 * MIB)
+    gauge = there.gauge()
+    assert gauge.read().source == "cgroup v2 /sys/fs/cgroup/pod"
+    assert gauge.failures == 1
+
+
+def test_garbled_membership_is_passed_over_and_counted(layout, time_stands_still):
+    """A /proc/self/cgroup that can't be understood leaves the host, is counted, and is looked at again."""
+    there = layout("what is this\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/us", current=5, limit=50 * MIB, procs=f"{PID}\n")
+    gauge = there.gauge()
+    assert gauge.read().source == "host"
+    assert gauge.failures == 1
+    there.write("proc/self/cgroup", "0::/us\n")
+    time_stands_still.now += 1.1
+    assert gauge.read().source == "cgroup v2 /sys/fs/cgroup/us"
+
+
+def test_limit_is_read_again_every_second(layout, time_stands_still):
+    """A container resized in place is noticed within a second, and not read more often than that."""
+    there = layout("0::/us\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/us", current=5, limit=50 * MIB, procs=f"{PID}\n")
+    gauge = there.gauge()
+    assert gauge.read().limit == 50 * MIB
+    there.write("/sys/fs/cgroup/us/memory.max", f"{80 * MIB}\n")
+    time_stands_still.now += 0.5
+    assert gauge.read().limit == 50 * MIB
+    time_stands_still.now += 0.6
+    assert gauge.read().limit == 80 * MIB
+
+
+def test_usage_is_never_old(layout):
+    """The kept descriptor reads what the file says now."""
+    there = layout("0::/us\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/us", current=5, limit=50 * MIB, procs=f"{PID}\n")
+    gauge = there.gauge()
+    assert gauge.read().used == 5
+    there.write("/sys/fs/cgroup/us/memory.current", "9\n")
+    assert gauge.read().used == 9
+
+
+def test_move_to_another_group_is_noticed(layout, time_stands_still):
+    """A process that is moved to another group is measured there within a second."""
+    there = layout("0::/a\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/a", current=5, limit=50 * MIB, procs=f"{PID}\n")
+    there.v2("/sys/fs/cgroup/b", current=6, limit=60 * MIB, procs=f"{PID}\n")
+    gauge = there.gauge()
+    assert gauge.read().limit == 50 * MIB
+    there.write("proc/self/cgroup", "0::/b\n")
+    time_stands_still.now += 1.1
+    assert gauge.read() == Reading(6, 60 * MIB, "cgroup v2 /sys/fs/cgroup/b")
+
+
+def test_removed_group_falls_back_and_comes_back(layout, time_stands_still):
+    """A group whose files vanish is counted and passed over; once it is back it is found again."""
+    there = layout("0::/us\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/us", current=5, limit=50 * MIB, procs=f"{PID}\n")
+    gauge = there.gauge()
+    assert gauge.read().limit == 50 * MIB
+    gauge.close()
+    (there.root / "sys/fs/cgroup/us/memory.current").unlink()
+    assert gauge.read().source == "host"
+    assert gauge.failures == 1
+    there.v2("/sys/fs/cgroup/us", current=6, limit=50 * MIB, procs=f"{PID}\n")
+    time_stands_still.now += 1.1
+    assert gauge.read() == Reading(6, 50 * MIB, "cgroup v2 /sys/fs/cgroup/us")
+
+
+def test_stale_descriptor_is_opened_anew(layout, monkeypatch):
+    """ENODEV on a kept descriptor opens the files once more before it counts as unreadable."""
+    there = layout("0::/us\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/us", current=5, limit=50 * MIB, procs=f"{PID}\n")
+    gauge = there.gauge()
+    gauge.read()
+    real, stale = os.pread, [True]
+
+    def pread(*args):
+        if stale.pop() if stale else False:
+            raise OSError(errno.ENODEV, "No such device")
+        return real(*args)
+
+    monkeypatch.setattr(os, "pread", pread)
+    assert gauge.read().limit == 50 * MIB
+    assert gauge.failures == 0
+
+
+def test_no_descriptor_is_leaked(layout):
+    """Closing gives back every descriptor, and so does a half-failed opening."""
+    there = layout("0::/us\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/us", current=5, limit=50 * MIB, procs=f"{PID}\n")
+    before = len(os.listdir("/proc/self/fd"))
+    gauge = there.gauge()
+    gauge.read()
+    assert len(os.listdir("/proc/self/fd")) == before + 2
+    gauge.close()
+    probe = Cgroup(there.root / "sys/fs/cgroup/us", V2)
+    (there.root / "sys/fs/cgroup/us/memory.stat").unlink()
+    with pytest.raises(FileNotFoundError):
+        probe.read()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_nothing_readable_is_an_error(tmp_path, a_host):
+    """Where not even the host can be read, the gauge says so instead of making a number up."""
+    gauge = Gauge(tmp_path, host=a_host(OSError("gone")))
+    with pytest.raises(OSError, match="neither of a cgroup nor of the host"):
+        gauge.read()
+
+
+def test_read_tells_about_this_process():
+    """`memory.read()` gives plausible numbers of the machine the tests run on."""
+    used, limit, source = read()
+    assert 0 < used < limit
+    assert source.startswith(("host", "cgroup v"))
+
+
+def test_find_confirms_our_own_process():
+    """On a real machine, every level found is a directory that exists, the nearest first."""
+    levels = cgroup.find()
+    if not levels:
+        pytest.skip("no memory cgroup on this machine")
+    directories = [level.directory for level in levels]
+    assert all(isinstance(directory, Path) and directory.is_dir() for directory in directories)
+    assert all(above in below.parents for below, above in pairwise(directories))
