@@ -1,0 +1,420 @@
+"""What the monitor does with a call that ended: counts it, and writes its event."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import logging
+import math
+import os
+import random
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from pydantic import Field, ValidationError
+
+from mlguard import clock
+from mlguard.clock import Duration
+from mlguard.context import Call
+from mlguard.errors import GuardError
+from mlguard.monitor import failures
+from mlguard.monitor.latency import Latency
+from mlguard.monitor.redaction import HIDDEN, Words, scrubbed
+from mlguard.monitor.sink import Sink
+from mlguard.monitor.summaries import plain, summarise
+from mlguard.outcome import Disposition, disposition_of
+from mlguard.section import Section
+from mlguard.target import Target
+
+__all__ = ["Monitor", "Reporter"]
+
+SCHEMA_VERSION: Final = 1
+QUIET: Final = 1.0
+"""Seconds between two events of rejections of one kind: an overload must not become a flood of log lines."""
+
+_VIOLATIONS = 20
+_NOTES = 32
+_FAILURE_TYPES = 50
+_EVENT = "mlguard.call"
+_EXCEPTION_EVENT = "mlguard.call.exception"
+_INFO, _WARNING, _ERROR = logging.INFO, logging.WARNING, logging.ERROR
+
+_OVERLOAD = frozenset({Disposition.REJECTED_MEMORY, Disposition.REJECTED_BREAKER, Disposition.REJECTED_CONCURRENCY})
+
+# Names that structlog or a standard library LogRecord gives a meaning to; a note of that name would break the line.
+_TAKEN = frozenset(vars(logging.makeLogRecord({}))) | {
+    "event", "level", "timestamp", "logger", "logger_name", "log_level", "exc_info", "exception", "stack", "stack_info",
+    "stacklevel", "positional_args", "extra", "message", "asctime", "taskName",
+}  # fmt: skip
+
+_chance = random.Random()  # noqa: S311 - sampling; not the shared generator, whose sequence belongs to the user's model
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_chance.seed)
+
+
+class Monitor(Section):
+    """One log event a call, and counts. Without settings every call is logged, with summaries."""
+
+    log: bool = True
+    """Write an event for each call through the application's structlog. False: only count, for `f.guard.stats()`."""
+    sample_rate: float = Field(default=1.0, gt=0, le=1)
+    """The share of successful calls whose event is written, above 0 and at most 1. Failed, refused, slow and degraded
+    calls, and those that report mode let pass, are always written. The default drops nothing, because what is dropped
+    can't be asked for later."""
+    summaries: bool = True
+    """Add shapes, statistics and numbers of the arguments and the result; never text. On by default: they tell a wrong
+    input from a broken model."""
+    slow_call: Duration | None = None
+    """From this duration on a call is slow: always written, and counted. None: no call is."""
+
+
+class Reporter:
+    """Counts the calls of one function and writes their events.
+
+    Args:
+        target: The function.
+        section: The settings.
+        policy_name: For the event.
+        fingerprint: A digest of the policy, for the event.
+        model_version: For the event; a callable is asked for every event.
+        watch: Asked for further facts, by event key, when an event is built.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        section: Monitor,
+        *,
+        policy_name: str | None = None,
+        fingerprint: str = "",
+        model_version: str | Callable[[], str] | None = None,
+        watch: tuple[Callable[[], Mapping[str, Any]], ...] = (),
+    ) -> None:
+        self._made_of = (target, section, policy_name, fingerprint, model_version, watch)
+        self._target = target
+        self._section = section
+        self._rate = section.sample_rate
+        self._slow = math.inf if section.slow_call is None else clock.seconds(section.slow_call)
+        self._summaries = section.summaries
+        self._version = model_version if callable(model_version) else None
+        self._watch = watch
+        self._sink = Sink()
+        self._parameters: _Parameters | None = None  # read at the first event, when annotations can be resolved
+        about = {
+            "code.function.name": target.name,
+            "mlguard.policy": policy_name,
+            "mlguard.policy.fingerprint": fingerprint,
+            "mlguard.model_version": None if callable(model_version) else model_version,
+        }
+        self._about: dict[str, Any] = {"mlguard.schema_version": SCHEMA_VERSION} | {
+            key: value for key, value in about.items() if value
+        }
+        self.reset()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remade, self._made_of
+
+    def names(self, *, asynchronous: bool) -> dict[str, Any]:
+        return {"succeeded": self.succeeded, "failed": self.failed}
+
+    def succeeded(self, this: Call, result: Any, args: Any, kwargs: Any) -> None:
+        """A call returned, or a stream came to its end."""
+        duration = clock.now() - this.started
+        disposition = this.disposition
+        self._latencies[disposition].add(duration)
+        slow = duration >= self._slow
+        if slow:
+            self._slow_calls += 1
+        if not self._section.log:
+            return
+        must = slow or this.degraded or this.violations is not None
+        rate = 1.0 if must else self._rate
+        if rate < 1.0 and _chance.random() >= rate:
+            return
+        level = _INFO if this.violations is None else _WARNING
+        try:
+            config = self._sink.open(level)
+            if config is None:
+                return
+            event = {
+                **self._about,
+                "mlguard.call_id": this.id,
+                "event.outcome": "success",
+                "mlguard.disposition": str(disposition),
+                "mlguard.duration": round(duration, 6),
+                "mlguard.attempts": this.attempts,
+                "mlguard.sample_rate": rate,
+            }
+            if slow:
+                event["mlguard.slow"] = True
+            if this.violations is not None:
+                self._tell_violations(event, this.violations)
+            self._tell(event, this)
+            if self._target.kind.stream:
+                event["mlguard.items"] = result.count
+            if self._summaries:
+                self._tell_inputs(event, args, kwargs)
+                if not self._target.kind.stream:
+                    self._tell_output(event, result)
+            self._sink.write(config, level, _EVENT, event)
+        except Exception as trouble:
+            self._count_trouble("log", trouble)
+
+    def failed(self, this: Call, error: BaseException, args: Any, kwargs: Any) -> None:
+        """An exception, a rejection or a cancellation ended a call; `call.py` raises it again."""
+        now = clock.now()
+        duration = now - this.started
+        disposition = disposition_of(error)
+        this.disposition = disposition
+        self._latencies[disposition].add(duration)
+        slow = duration >= self._slow
+        if slow:
+            self._slow_calls += 1
+        name = failures.error_type(error)
+        if disposition is not Disposition.CANCELLED:
+            self._count_failure(name)
+        if not self._section.log:
+            return
+        level, event_name = _level_of(disposition)
+        try:
+            config = self._sink.open(level)
+            if config is None:
+                return
+            suppressed = 0
+            if disposition in _OVERLOAD:
+                if now - self._told.get(disposition, -math.inf) < QUIET:
+                    self._suppressed[disposition] += 1
+                    return
+                self._told[disposition] = now
+                suppressed, self._suppressed[disposition] = self._suppressed[disposition], 0
+                self._left_out += suppressed
+            event = {
+                **self._about,
+                "mlguard.call_id": this.id,
+                "event.outcome": "unknown" if disposition is Disposition.CANCELLED else "failure",
+                "error.type": name,
+                "mlguard.disposition": str(disposition),
+                "mlguard.duration": round(duration, 6),
+                "mlguard.attempts": this.attempts,
+                "mlguard.sample_rate": 1.0,
+            }
+            if slow:
+                event["mlguard.slow"] = True
+            if suppressed:
+                event["mlguard.suppressed"] = suppressed
+            self._tell(event, this)
+            refused = disposition is Disposition.REJECTED_VALIDATION
+            if disposition is not Disposition.CANCELLED:
+                self._tell_error(event, this, error, () if refused else args, {} if refused else kwargs)
+            if self._summaries and not refused:
+                self._tell_inputs(event, args, kwargs)
+            self._sink.write(config, level, event_name, event)
+            if disposition is not Disposition.CANCELLED:
+                failures.mark(error, this, event.get("mlguard.recorded_by", this.id), now)
+        except Exception as trouble:
+            self._count_trouble("log", trouble)
+
+    def explain(self) -> list[str]:
+        section = self._section
+        if not section.log:
+            said = ["Calls are counted, not logged."]
+        else:
+            share = (
+                "every call" if self._rate == 1.0 else f"{self._rate:.3g} of the successful calls and every other one"
+            )
+            with_what = "with summaries of arguments and result" if self._summaries else "without summaries"
+            said = [
+                f"One structlog event for {share}, {with_what}.",
+                "Rejections by memory, breaker and concurrency: at most one event of a kind in "
+                f"{clock.duration_text(QUIET)}; the next one says how many were left out.",
+            ]
+        if math.isfinite(self._slow):
+            said.append(f"A call is slow from {clock.duration_text(self._slow)} on.")
+        return said
+
+    def stats(self) -> dict[str, Any]:
+        told = {name: latency for name, latency in self._latencies.items() if latency.count}
+        return {
+            "calls": {name: latency.count for name, latency in told.items()},
+            "failures": dict(self._failures),
+            "slow": self._slow_calls,
+            "suppressed": self._left_out + sum(self._suppressed.values()),
+            "instrumentation_errors": self._troubles,
+            "last_instrumentation_error": self._last_trouble,
+            "duration": {name: latency.as_dict() for name, latency in told.items()},
+        }
+
+    def reset(self) -> None:
+        self._latencies = {str(disposition): Latency() for disposition in Disposition}
+        self._failures: dict[str, int] = {}
+        self._slow_calls = 0
+        self._told: dict[str, float] = {}
+        self._suppressed: dict[str, int] = dict.fromkeys(map(str, _OVERLOAD), 0)
+        self._left_out = 0
+        self._troubles = 0
+        self._last_trouble: str | None = None
+
+    def _tell(self, event: dict[str, Any], this: Call) -> None:
+        """What the call met, where it met anything."""
+        if this.parent is not None:
+            event["mlguard.parent_call_id"] = this.parent.id
+        if this.waited:
+            event["mlguard.waited"] = round(this.waited, 6)
+        if this.degraded:
+            event["mlguard.degraded"] = True
+        if this.late:
+            event["mlguard.late"] = True
+        if this.first_item_at is not None:
+            event["mlguard.first_item"] = round(this.first_item_at - this.started, 6)
+        if this.facts is not None:
+            _add_facts(event, this.facts)
+        if this.notes is not None:
+            _tell_notes(event, this.notes)
+        try:
+            if self._version is not None:
+                event["mlguard.model_version"] = str(self._version())[:200]
+            for facts in self._watch:
+                _add_facts(event, facts())
+        except Exception as trouble:
+            self._count_trouble("watch", trouble)
+
+    def _tell_error(self, event: dict[str, Any], this: Call, error: BaseException, args: Any, kwargs: Any) -> None:
+        """The exception's message and traceback, unless the event of a call inside this one has them."""
+        recorded_by = failures.recorded(error, this)
+        if recorded_by is not None:
+            event["mlguard.recorded_by"] = recorded_by
+            return
+        try:
+            parameters = self._known()
+
+            def say(error: BaseException) -> str:
+                return failures.message(error, scrub, parameters.words.violation)
+
+            def scrub(text: str) -> str:
+                return scrubbed(text, parameters.hidden_values(args, kwargs))
+
+            event["exception.message"] = say(error)
+            if isinstance(error, GuardError):  # its message says where to look; its frames are mlguard's own
+                if isinstance(error, ValidationError):
+                    self._tell_violations(event, error.errors())
+            else:
+                event["exception"] = failures.stack(error, say)
+        except Exception as trouble:
+            self._count_trouble("exception", trouble)
+
+    def _tell_violations(self, event: dict[str, Any], found: list[Any]) -> None:
+        words = self._known().words
+        event["mlguard.violations"] = [words.violation(item) for item in found[:_VIOLATIONS]]
+        event["mlguard.violation_count"] = len(found)
+
+    def _tell_inputs(self, event: dict[str, Any], args: Any, kwargs: Any) -> None:
+        try:
+            for key, hidden, value in self._known().named(args, kwargs):
+                if hidden:
+                    event[key] = HIDDEN
+                else:
+                    summarise(event, key, value)
+        except Exception as trouble:
+            self._count_trouble("summaries", trouble)
+
+    def _tell_output(self, event: dict[str, Any], result: Any) -> None:
+        try:
+            if self._known().output_hidden:
+                event["mlguard.output"] = HIDDEN
+            else:
+                summarise(event, "mlguard.output", result)
+        except Exception as trouble:
+            self._count_trouble("summaries", trouble)
+
+    def _known(self) -> _Parameters:
+        if self._parameters is None:
+            self._parameters = _Parameters(self._target)
+        return self._parameters
+
+    def _count_failure(self, name: str) -> None:
+        if name not in self._failures and len(self._failures) >= _FAILURE_TYPES:
+            name = "other"
+        self._failures.setdefault(name, 0)
+        self._failures[name] += 1
+
+    def _count_trouble(self, where: str, trouble: Exception) -> None:
+        self._troubles += 1
+        self._last_trouble = f"{where}: {failures.error_type(trouble)}"
+
+
+class _Parameters:
+    """The parameters of a function as its events name them, and which of them are hidden."""
+
+    def __init__(self, target: Target) -> None:
+        parameters = target.parameters
+        try:
+            hints: dict[str, Any] | None = target.hints
+        except Exception:  # what the annotations hide can't be known, so everything is hidden
+            hints = None
+        self.words = Words(hints or {}, [parameter.name for parameter in parameters])
+        self.output_hidden = hints is None or "return" in self.words.hidden
+
+        def entry(parameter: inspect.Parameter) -> tuple[str, bool]:
+            return f"mlguard.input.{parameter.name}", hints is None or parameter.name in self.words.hidden
+
+        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        self._positional = [entry(parameter) for parameter in parameters if parameter.kind in positional]
+        self._by_name = {parameter.name: entry(parameter) for parameter in parameters}
+        self._rest = next((entry(p) for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), None)
+        self._extra = next((entry(p) for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD), None)
+        bound_by = parameters[0].name if parameters and "." in target.qualname else ""
+        self._skip = 1 if bound_by in ("self", "cls") and self._positional else 0
+
+    def named(self, args: Any, kwargs: Any) -> Iterable[tuple[str, bool, Any]]:
+        """Key, whether it is hidden, and value of each argument; the method's own object is none."""
+        skip = self._skip
+        for (key, hidden), value in zip(self._positional[skip:], args[skip:], strict=False):
+            yield key, hidden, value
+        if self._rest is not None and len(args) > len(self._positional):
+            yield *self._rest, args[len(self._positional) :]
+        if kwargs:
+            extra = {}
+            for name, value in kwargs.items():
+                if name in self._by_name:
+                    yield *self._by_name[name], value
+                else:
+                    extra[name] = value
+            if extra and self._extra is not None:
+                yield *self._extra, extra
+
+    def hidden_values(self, args: Any, kwargs: Any) -> Iterable[tuple[Any, bool]]:
+        return [(value, hidden) for _, hidden, value in self.named(args, kwargs)]
+
+
+def _level_of(disposition: Disposition) -> tuple[int, str]:
+    if disposition is Disposition.CANCELLED:
+        return _INFO, _EVENT
+    if disposition is Disposition.FAILED:
+        return _ERROR, _EXCEPTION_EVENT
+    return _WARNING, _EVENT
+
+
+def _add_facts(event: dict[str, Any], facts: Mapping[str, Any]) -> None:
+    for key, value in facts.items():
+        event.setdefault(key, plain(value))  # how the call ended weighs more than what it met on the way
+
+
+def _tell_notes(event: dict[str, Any], notes: dict[str, Any]) -> None:
+    for name, value in itertools.islice(notes.items(), _NOTES):
+        taken = name in _TAKEN or "." in name or name in event
+        event[f"note.{name}" if taken else name] = plain(value)
+    if len(notes) > _NOTES:
+        event["mlguard.notes_dropped"] = len(notes) - _NOTES
+
+
+def _remade(
+    target: Target,
+    section: Monitor,
+    policy_name: str | None,
+    fingerprint: str,
+    model_version: str | Callable[[], str] | None,
+    watch: tuple[Callable[[], Mapping[str, Any]], ...],
+) -> Reporter:
+    return Reporter(
+        target, section, policy_name=policy_name, fingerprint=fingerprint, model_version=model_version, watch=watch
+    )
