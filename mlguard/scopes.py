@@ -6,6 +6,7 @@ Without a scope, one policy on two functions shares configuration, never state.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from mlguard.errors import PolicyError
@@ -17,14 +18,14 @@ __all__ = ["shared"]
 R = TypeVar("R")
 
 _lock = threading.Lock()
-_shared: dict[tuple[type, str], tuple[Section, Any]] = {}
+_shared: dict[tuple[Callable[..., Any], str], tuple[Section, Any]] = {}
 
 
-def shared(runtime: type[R], target: Target, section: Section, scope: str | None) -> R:
+def shared(runtime: Callable[[Target, Any], R], target: Target, section: Section, scope: str | None) -> R:
     """The runtime object of a section: the function's own, or the one of its scope.
 
     Args:
-        runtime: The class to build, as ``runtime(target, section)``.
+        runtime: Builds it, as ``runtime(target, section)``.
         target: The function it is for.
         section: Its settings; its own ``scope`` wins over the decorator's.
         scope: The decorator's scope.
@@ -33,9 +34,8 @@ def shared(runtime: type[R], target: Target, section: Section, scope: str | None
         PolicyError: The scope exists with other settings.
     """
     scope = getattr(section, "scope", None) or scope
-    build: Any = runtime
     if scope is None:
-        return build(target, section)  # type: ignore[no-any-return]
+        return runtime(target, section)
     with _lock:
         known, built = _shared.setdefault((runtime, scope), (section, None))
         if _settings(known) != _settings(section):
@@ -44,7 +44,7 @@ def shared(runtime: type[R], target: Target, section: Section, scope: str | None
                 f"({_difference(known, section)}). Fix: give both the same {type(section).__name__}, or another scope."
             )
         if built is None:
-            built = build(target, section)
+            built = runtime(target, section)
             _shared[runtime, scope] = (section, built)
         return built  # type: ignore[no-any-return]
 

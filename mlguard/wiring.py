@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, get_origin
 
 from mlguard import clock
-from mlguard.cache import ResultCache
+from mlguard.cache import Cache, ResultCache, store_of
 from mlguard.context import Call, current
 from mlguard.errors import PolicyError
 from mlguard.memory import MemoryGuard
@@ -66,6 +66,7 @@ def wire(target: Target, policy: Policy, options: Options) -> Wiring:
         wiring.names.update(room.names(asynchronous=asynchronous))
         return room
 
+    scope = options.scope
     binding = Binding(target, policy.validation, schema=options.schema, output=options.output)
     add("validation", "VALIDATE", binding)
     wiring.flags |= {
@@ -79,8 +80,7 @@ def wire(target: Target, policy: Policy, options: Options) -> Wiring:
     if policy.timeout:
         add("timeout", "TIMEOUT", Deadlines(target, policy.timeout))
     if policy.cache:
-        add("cache", "CACHE", ResultCache(target, policy.cache, key=options.key, model_version=options.model_version))
-    scope = options.scope
+        add("cache", "CACHE", _result_cache(target, policy.cache, options))
     if policy.retry:
         add("retry", "RETRY", shared(Retrying, target, policy.retry, scope))
     if policy.breaker:
@@ -93,9 +93,16 @@ def wire(target: Target, policy: Policy, options: Options) -> Wiring:
         add("fallback", "FALLBACK", _fallback(target, policy, binding))
     if policy.monitor:
         add("monitor", "MONITOR", _reporter(target, policy, options, wiring.rooms))
-    wiring.flags["RECORD"] = bool(policy.monitor or policy.timeout)
+    reports = policy.validation is not None and policy.validation.on_invalid == "report"
+    # Report mode with a cache needs a record as well: a result that only report mode let pass is not kept for others.
+    wiring.flags["RECORD"] = bool(policy.monitor or policy.timeout or (reports and policy.cache))
     wiring.names |= core_names(target, target.function)
     return wiring
+
+
+def _result_cache(target: Target, section: Cache, options: Options) -> ResultCache:
+    store = shared(store_of, target, section, options.scope) if section.scope or options.scope else None
+    return ResultCache(target, section, key=options.key, model_version=options.model_version, store=store)
 
 
 def _fallback(target: Target, policy: Policy, binding: Binding) -> SafeDefault:
