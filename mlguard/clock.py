@@ -43,7 +43,8 @@ _SECONDS_MEANT = {
     "day": "d", "days": "d",
 }  # fmt: skip
 _BYTES_MEANT = {
-    "byte": "B", "bytes": "B", "k": "KiB", "ki": "KiB", "m": "MiB", "mi": "MiB", "g": "GiB", "gi": "GiB", "t": "TiB", "ti": "TiB",
+    "byte": "B", "bytes": "B",
+    "k": "KiB", "ki": "KiB", "m": "MiB", "mi": "MiB", "g": "GiB", "gi": "GiB", "t": "TiB", "ti": "TiB",
 }  # fmt: skip
 
 
@@ -64,7 +65,7 @@ def bytes_of(value: int | str) -> int:
         ValueError: It is neither, or negative, or not a whole number of bytes.
     """
     expected = 'a size: whole bytes, or text such as "64KiB", "256MiB", "2GB"'
-    if isinstance(value, float) and not value.is_integer():
+    if isinstance(value, float) and value % 1 != 0:
         raise ValueError(f"must be {expected}")
     return int(_amount(value, _BYTES, _BYTES_MEANT, expected))
 
@@ -74,7 +75,7 @@ def duration_text(value: float) -> str:
     for unit in ("d", "h", "m"):
         if value >= _SECONDS[unit] and value % _SECONDS[unit] == 0:
             return f"{value / _SECONDS[unit]:.0f}{unit}"
-    if 0 < value < 1:
+    if 0 < value < 0.9995:
         return f"{value * 1000:.3g}ms"
     return f"{value:g}s" if value < 1e5 else f"{value:.0f}s"
 

@@ -1,0 +1,144 @@
+"""Policies: `Policy`, and policies by name, from code, from a file, and from the environment.
+
+    [policies.remote]                       # mlguard.toml
+    abstract = true
+    retry = { max_retries = 3 }
+    [policies.realtime]
+    extends = ["remote"]
+    timeout = { total = "800ms" }
+
+Of one policy, the environment (``MLGUARD__REALTIME__RETRY__MAX_RETRIES=5``) wins over the file, and the file over what
+code defined, value by value. The file is found from the working directory upwards, or named by ``MLGUARD_POLICIES``;
+file and environment are read at the first use, and again at `load` or after `reset`, never in between.
+
+What stays out: what a section means (its own room), and using a policy on a function (`mlguard.guarded`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import overload
+
+from mlguard.errors import PolicyError
+from mlguard.policies.catalogue import Catalogue
+from mlguard.policies.explain import explained
+from mlguard.policies.explain import origins as _origins
+from mlguard.policies.policy import Policy
+
+__all__ = ["Policy", "bind_all", "check", "define", "explain", "get", "load", "names", "origins", "reset"]
+
+_catalogue = Catalogue()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_catalogue.renew_lock)
+
+
+@overload
+def define(name: str, policy: Policy, /, *, replace: bool = False) -> None: ...
+@overload
+def define(policy: Policy, /, *, replace: bool = False) -> None: ...
+def define(name: str | Policy, policy: Policy | None = None, /, *, replace: bool = False) -> None:
+    """Gives a policy a name in code. A policy file may extend it, or change its values under the same name.
+
+    Functions that took the policy before keep what they took.
+
+    Args:
+        name: The name; or only a policy that carries one.
+        policy: The policy.
+        replace: True to replace another policy that code gave this name. Defining an equal one again needs no leave, so
+            that modules may be imported anew.
+
+    Raises:
+        PolicyError: There is no name or it is not a legal one, or another policy has it.
+    """
+    if isinstance(name, Policy):
+        policy, name = name, name.name or ""
+    if not isinstance(policy, Policy):
+        raise PolicyError(
+            f"define() takes a name and a Policy, not {type(policy).__name__}. Fix: define('name', Policy(...))."
+        )
+    if not name:
+        raise PolicyError("define() needs a name. Fix: define('name', policy), or Policy(name='name', ...).")
+    caller = sys._getframe(1)
+    origin = f"{caller.f_code.co_filename}:{caller.f_lineno}"
+    _catalogue.define(name, policy, origin, replacing=replace)
+
+
+def load(path: str | os.PathLike[str] | None = None) -> None:
+    """Reads a policy file and the environment, in place of what was read before.
+
+    Args:
+        path: The file (``.toml``, ``.yaml``, or a ``pyproject.toml``); None: the one that `get` would find by itself.
+
+    Raises:
+        PolicyError: The file can't be read, or something in it or in the environment is wrong. Every problem is listed,
+            with its place; what was in force stays in force.
+    """
+    _catalogue.load(path)
+
+
+def get(name: str) -> Policy:
+    """The policy of that name in force.
+
+    Raises:
+        PolicyError: There is none, with the nearest name and every place that was searched; it is abstract; or what was
+            read is wrong.
+    """
+    resolved = _catalogue.get(name)
+    if resolved.policy is None:
+        raise PolicyError(
+            f"policy '{name}' is abstract ({' and '.join(resolved.origins)}): it is there to be extended. "
+            f"Fix: use a policy that extends it; there are: {', '.join(names()) or 'none'}."
+        )
+    return resolved.policy
+
+
+def names() -> list[str]:
+    """The names that can be used on functions, sorted; abstract policies and presets are left out."""
+    return _catalogue.names()
+
+
+def explain(name: str) -> str:
+    """Every value of a policy in force, and where it came from: file and line, variable, code, or default.
+
+    Raises:
+        PolicyError: There is no policy of that name, or what was read is wrong.
+    """
+    return explained(_catalogue.get(name))
+
+
+def origins(name: str) -> dict[str, str]:
+    """Where each value of a policy that is no default was written, such as ``{"retry.budget": "/srv/mlguard.toml:4"}``.
+
+    Raises:
+        PolicyError: There is no policy of that name, or what was read is wrong.
+    """
+    return _origins(_catalogue.get(name))
+
+
+def check() -> None:
+    """Refuses what can only be told once every module is imported; for the start of a service.
+
+    Raises:
+        PolicyError: A policy extends one that nobody defined, or a variable sets a policy that does not exist. Every
+            problem is listed.
+    """
+    _catalogue.check()
+
+
+def bind_all() -> None:
+    """Makes every guarded function ready for its first call; for the start of a service, once everything is imported.
+
+    Raises:
+        PolicyError: What `check` refuses, an annotation that is still not defined, or a policy that can't be honoured.
+    """
+    from mlguard.handle import every_handle  # a handle has a policy, so that its module needs this one first
+
+    check()
+    for handle in every_handle():
+        handle.settle()
+
+
+def reset() -> None:
+    """Forgets every policy of code, file and environment, for tests. The next use reads file and environment again."""
+    _catalogue.reset()

@@ -1,0 +1,198 @@
+"""The named policies of this process: what code defined, the policy file, and the environment, as one catalogue.
+
+The file and the environment are read at the first use and kept until `load` or `reset`, so that every function of a
+process sees the same policies. Nothing is read or resolved under the lock: resolving may import exception classes, and
+a module that is being imported may itself be waiting to define a policy.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mlguard.errors import PolicyError
+from mlguard.policies.entries import Entry, entry_of_policy
+from mlguard.policies.environment import read_environment
+from mlguard.policies.files import FILE_VARIABLE, find, read
+from mlguard.policies.lineage import Entries, Resolved, UnknownParentError, resolve
+from mlguard.policies.policy import NAME, Policy
+from mlguard.policies.presets import PRESET, presets
+from mlguard.section import nearest
+
+__all__ = ["Catalogue"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """Everything known at one moment; replaced as a whole, never changed."""
+
+    code: dict[str, tuple[str, Entry]] = field(default_factory=dict)  # with the policy's fingerprint
+    file: dict[str, Entry] | None = None  # None: not read yet
+    environment: dict[str, Entry] = field(default_factory=dict)
+    searched: tuple[str, ...] = ()
+
+    def entries(self) -> dict[str, list[Entry]]:
+        """Every policy by name; of its sources the later one wins. Variables alone make no policy."""
+        entries: dict[str, list[Entry]] = {name: [entry] for name, (_, entry) in self.code.items()}
+        for name, entry in (self.file or {}).items():
+            entries.setdefault(name, []).append(entry)
+        for name, entry in self.environment.items():
+            if name in entries:
+                entries[name].append(entry)
+        return {**{name: [entry] for name, entry in presets().items()}, **entries}
+
+
+class Catalogue:
+    """Named policies; `mlguard.policies` holds the one of the process. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self.renew_lock()
+        self._sources = _Sources()
+        self._resolved: dict[str, Resolved] = {}
+
+    def define(self, name: str, policy: Policy, origin: str, *, replacing: bool) -> None:
+        """Adds a policy made in code.
+
+        Raises:
+            PolicyError: The name is not one, or code defined another policy of that name already.
+        """
+        if not NAME.fullmatch(name):
+            raise PolicyError(f"'{name}' can't be the name of a policy: names are [a-z][a-z0-9_]*, such as 'realtime'.")
+        entry, fingerprint = entry_of_policy(name, policy, origin), policy.fingerprint
+        with self._lock:
+            before = self._sources.code.get(name)
+            if before is not None and before[0] != fingerprint and not replacing:
+                raise PolicyError(
+                    f"policy '{name}' is defined twice, and differently: at {before[1].origin} and at {origin}. "
+                    "Fix: give one of them another name, or say define(..., replace=True)."
+                )
+            dropped = self._change(replace(self._sources, code={**self._sources.code, name: (fingerprint, entry)}))
+        del dropped
+
+    def load(self, path: str | os.PathLike[str] | None) -> None:
+        """Reads a policy file and the environment, in place of what was read before.
+
+        Raises:
+            PolicyError: Something in them is wrong; every problem is listed, and what was in force stays in force.
+        """
+        read = self._read(path)
+        with self._lock:
+            dropped = self._change(replace(read, code=self._sources.code))
+        del dropped
+
+    def reset(self) -> None:
+        """Forgets everything; the next use reads file and environment again."""
+        with self._lock:
+            dropped = self._change(_Sources())
+        del dropped
+
+    def names(self) -> list[str]:
+        """Every policy that can be used on a function, presets left out."""
+        entries = self._known().entries()
+        return sorted(
+            name for name, own in entries.items() if PRESET not in name and not any(entry.abstract for entry in own)
+        )
+
+    def get(self, name: str) -> Resolved:
+        """The policy of that name, with where its values come from.
+
+        Raises:
+            PolicyError: There is none, or it can't be resolved.
+        """
+        resolved = self._resolved.get(name)
+        if resolved is not None:
+            return resolved
+        sources = self._known()
+        entries = sources.entries()
+        if name not in entries:
+            raise PolicyError(_unknown(name, entries, sources))
+        resolved = resolve(name, entries)
+        with self._lock:
+            if self._sources is sources:
+                self._resolved[name] = resolved
+        return resolved
+
+    def check(self) -> None:
+        """Refuses what only shows when everything is there: unknown parents, variables for no policy."""
+        sources = self._known()
+        entries = sources.entries()
+        problems = _unresolvable(entries, unknown_parents=True)
+        for name, entry in sources.environment.items():
+            if name not in entries:
+                for written in entry.sections.values():
+                    problems.append(f"{written.origin}: there is no policy '{name}'.{nearest(name, entries)}")
+        _refuse(problems)
+
+    def _known(self) -> _Sources:
+        """What is known, read first where nothing was read yet."""
+        sources = self._sources
+        while sources.file is None:
+            read = self._read(None)
+            dropped: object = None
+            with self._lock:
+                if self._sources.file is None:
+                    dropped = self._change(replace(read, code=self._sources.code))
+                sources = self._sources
+            del dropped
+        return sources
+
+    def _read(self, path: str | os.PathLike[str] | None) -> _Sources:
+        environ = dict(os.environ)
+        file, searched = find(environ) if path is None else (Path(path).expanduser().absolute(), [str(path)])
+        problems: list[str] = []
+        variables = read_environment(environ, problems)
+        entries = {} if file is None else read(file, problems)
+        sources = replace(self._sources, file=entries, environment=variables, searched=tuple(searched))
+        if not problems:
+            problems = _unresolvable(sources.entries(), unknown_parents=False)
+        _refuse(problems)
+        return sources
+
+    def _change(self, sources: _Sources) -> object:
+        """Puts new sources in place. Returns the old, to be dropped outside the lock: values have destructors."""
+        before = self._sources, self._resolved
+        self._sources, self._resolved = sources, {}
+        return before
+
+    def renew_lock(self) -> None:
+        """For the child of a fork: a thread that is not there any more may have held the lock."""
+        self._lock = threading.Lock()
+
+
+def _unresolvable(entries: Entries, *, unknown_parents: bool) -> list[str]:
+    """What is wrong with the policies once everything they inherit is put together."""
+    problems: dict[str, None] = {}
+    for name in entries:
+        try:
+            resolve(name, entries)
+        except UnknownParentError as error:
+            if unknown_parents:
+                problems[str(error)] = None
+        except PolicyError as error:
+            problems[str(error)] = None
+    return list(problems)
+
+
+def _refuse(problems: list[str]) -> None:
+    if len(problems) == 1:
+        raise PolicyError(problems[0])
+    if problems:
+        raise PolicyError("\n  ".join([f"{len(problems)} problems in the policies:", *problems]))
+
+
+def _unknown(name: str, entries: Entries, sources: _Sources) -> str:
+    bare = [known for known in entries if PRESET not in known]
+    hint = nearest(name, bare if PRESET not in name else entries)
+    if PRESET + name in entries:
+        hint = f" The preset of that name is '{PRESET}{name}'."
+    if name in sources.environment:
+        hint += " The environment has settings for it, but variables alone make no policy."
+    file = "; ".join(sources.searched)
+    return (
+        f"there is no policy named '{name}'.{hint} Known: {', '.join(sorted(bare)) or 'none'}; "
+        f"presets: {', '.join(sorted(known for known in entries if PRESET in known))}. "
+        f"Searched: policies.define() in code; mlguard.toml, mlguard.yaml, [tool.mlguard] in pyproject.toml in: {file}."
+        f" Fix: correct the name, define the policy, or set {FILE_VARIABLE} to its file."
+    )

@@ -1,0 +1,29 @@
+import pytest
+
+from mlguard import policies
+
+
+@pytest.fixture(autouse=True)
+def service(tmp_path, monkeypatch):
+    """An empty service folder as working directory, with nothing defined and no variables."""
+    import os
+
+    for name in os.environ:
+        if name.startswith("MLGUARD"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    policies.reset()
+    yield tmp_path
+    policies.reset()
+
+
+@pytest.fixture
+def write(service):
+    """Writes the policy file of the service."""
+
+    def write(text, name="mlguard.toml"):
+        path = service / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
