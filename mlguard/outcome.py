@@ -171,7 +171,7 @@ def _own(error: GuardError) -> Failure:
     if isinstance(error, RejectedError):
         return Failure.REJECTED
     if isinstance(error, DeadlineExceededError):
-        return Failure.TRANSIENT if vars(error).get("started", True) else Failure.REJECTED
+        return Failure.TRANSIENT if error.started else Failure.REJECTED
     return Failure.PERMANENT
 
 

@@ -1,0 +1,32 @@
+"""What a forked child must not inherit: locks held, and slots taken, by threads that it does not have."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Protocol
+
+__all__ = ["Forkable", "renew_in_children"]
+
+
+class Forkable(Protocol):
+    """Something whose state belongs to the threads of one process."""
+
+    def after_fork(self) -> None:
+        """Runs in the child, before anything else does."""
+        ...
+
+
+def renew_in_children(thing: Forkable) -> None:
+    """Calls ``thing.after_fork()`` in every child this process forks, for as long as the thing is alive."""
+    _things.add(thing)
+
+
+def _renew() -> None:
+    for thing in list(_things):
+        thing.after_fork()
+
+
+_things: weakref.WeakSet[Forkable] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
