@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlguard import clock
+from mlguard import clock, context
 from mlguard.outcome import Disposition
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 async def call(*args: Any, **kwargs: Any) -> Any:
     """What every call meets: monitor, fallback, input, deadline, cache."""
-    this: Any = begin() if RECORD else None
+    this: Any = context.Call() if RECORD else None
     deadline = None
     dims: Any = {} if DIMS else None
     try:
@@ -66,6 +66,8 @@ async def call(*args: Any, **kwargs: Any) -> Any:
 async def produce(this: Any, args: Any, kwargs: Any, deadline: float | None, dims: Any) -> Any:
     """What a cache hit skips: attempts, until one counts or the policy gives up."""
     tries = None
+    if RETRY:
+        counted()
     while True:
         permit = slot = claim = token = result = None
         try:
@@ -77,7 +79,7 @@ async def produce(this: Any, args: Any, kwargs: Any, deadline: float | None, dim
                 claim = memory_enter(args, kwargs) or await memory_wait(this, args, kwargs, deadline)
             if RECORD:
                 this.attempts += 1
-                token = enter(this)
+                token = context.current.set(this)
             if TIMEOUT:
                 async with attempt_limit(this, deadline):
                     result = await function(*args, **kwargs)
@@ -102,7 +104,7 @@ async def produce(this: Any, args: Any, kwargs: Any, deadline: float | None, dim
                 raise
         finally:
             if RECORD and token is not None:
-                leave(token)
+                context.current.reset(token)
             if MEMORY and claim is not None:
                 memory_exit(claim)
             if CONCURRENCY and slot is not None:
@@ -113,8 +115,9 @@ async def produce(this: Any, args: Any, kwargs: Any, deadline: float | None, dim
 
 async def stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
     """`call` for a generator: `produce` brings the first item, and what it holds is held until the last."""
-    this: Any = begin() if RECORD else None
-    deadline = opened = None
+    this: Any = context.Call() if RECORD else None
+    deadline = None
+    opened: Any = None
     dims: Any = {} if DIMS else None
     try:
         try:
@@ -149,7 +152,7 @@ async def stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
                 deadline += clock.now() - paused  # the consumer's own time never counts
             try:
                 if RECORD:
-                    token = enter(this)
+                    token = context.current.set(this)
                 if TIMEOUT:
                     async with idle_limit(this, deadline):
                         item = await opened.next(sent, thrown)
@@ -158,7 +161,7 @@ async def stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
             finally:
                 thrown = None  # an exception kept in the frame it points to would keep the arguments alive
                 if RECORD and token is not None:
-                    leave(token)
+                    context.current.reset(token)
             if CHECK and item is not END:
                 check_item(this, item, dims)
         if BREAKER:
@@ -180,4 +183,4 @@ async def stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
                     slot_exit(opened.slot)
     if MONITOR:
         succeeded(this, opened, args, kwargs)
-    returned(opened.value)
+    returned(opened.value)  # pyright: ignore[reportOptionalMemberAccess]  # Any narrowed to None, above

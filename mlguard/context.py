@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -95,6 +96,10 @@ def ambient_deadline() -> float | None:
             return call.deadline
         call = call.parent
     return None
+
+
+_process: str
+_numbers: Iterator[int]
 
 
 def _renew() -> None:

@@ -16,6 +16,7 @@ All pickle, so that they cross process pools. How schema violations are worded i
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any, Self
 
@@ -102,7 +103,13 @@ class MemoryPressureError(RejectedError):
 
 
 class DeadlineExceededError(GuardError, TimeoutError):
-    """The call, an attempt or a wait took longer than its policy, or the caller's own deadline, allows."""
+    """The call, an attempt or a wait took longer than its policy, or the caller's own deadline, allows.
+
+    Attributes:
+        started: False where the time was up before the function ran; a breaker then has nothing to count.
+    """
+
+    started: bool = True
 
 
 class _SchemaError(GuardError, ValidationError):
@@ -125,11 +132,13 @@ class _SchemaError(GuardError, ValidationError):
 
     def errors(self, **options: Any) -> Any:
         """The violations as pydantic lists them, without ``input``: a refused value is never shown."""
-        return super().errors(**{"include_url": False, **options, "include_input": False})
+        found = super().errors(**{"include_url": False, **options, "include_input": False})
+        return [_without_message(violation) for violation in found]
 
     def json(self, **options: Any) -> str:
         """`errors()` as JSON."""
-        return super().json(**{"include_url": False, **options, "include_input": False})
+        indent = options.pop("indent", None)
+        return json.dumps(self.errors(**options), indent=indent)
 
     def __str__(self) -> str:
         from mlguard.validation.messages import render
@@ -156,6 +165,12 @@ def _revive(cls: type[GuardError], args: tuple[Any, ...], state: dict[str, Any])
     error.args = args
     error.__dict__.update(state)
     return error
+
+
+def _without_message(violation: Any) -> dict[str, Any]:
+    figures = {key: value for key, value in violation.get("ctx", {}).items() if key != "message"}
+    rest = {key: value for key, value in violation.items() if key != "ctx"}
+    return {**rest, "ctx": figures} if figures else rest
 
 
 def _custom(violation: dict[str, Any]) -> PydanticCustomError:

@@ -69,7 +69,8 @@ def _functions() -> dict[str, ast.AsyncFunctionDef]:
 def _text_of_call() -> str:
     # The loader, unlike open(), also reads from a zip archive. Where only compiled files were shipped it finds nothing:
     # for that the wheel carries a copy of call.py as data.
-    source = mlguard.call.__loader__.get_source("mlguard.call")
+    loader: Any = mlguard.call.__loader__
+    source: str | None = loader.get_source("mlguard.call")
     if source is not None:
         return source
     try:

@@ -124,9 +124,7 @@ def _closure_of(function: Any) -> dict[str, Any]:
 
 def _refuse_what_is_no_function(function: Any) -> None:
     if hasattr(function, "guard") and hasattr(function, "__wrapped__"):
-        raise PolicyError(
-            f"{function.__qualname__} is guarded already. Fix: use one policy, or guard its __wrapped__."
-        )
+        raise PolicyError(f"{function.__qualname__} is guarded already. Fix: use one policy, or guard its __wrapped__.")
     if isinstance(function, type):
         raise PolicyError(
             f"guarded() can't guard the class {function.__qualname__}. "

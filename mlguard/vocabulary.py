@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from contextvars import Token
 from typing import Any, Final, Protocol
 
 from mlguard.context import Call
@@ -62,11 +61,6 @@ returned: Callable[[Any], None]  # a generator's `return value`, which an async 
 sleep: Callable[[float], Awaitable[Any]]
 END: Any  # stands for a stream's end
 
-# context
-begin: Callable[[], Call]
-enter: Callable[[Call], Token[Call | None]]
-leave: Callable[[Token[Call | None]], None]
-
 # monitor
 succeeded: Callable[[Call, Any, Any, Any], None]
 failed: Callable[[Call, BaseException, Any, Any], None]
@@ -92,6 +86,7 @@ MISS: Any
 deadline_from: Callable[[Call], float | None]
 attempt_limit: Callable[[Call, float | None], AbstractAsyncContextManager[None]]
 idle_limit: Callable[[Call, float | None], AbstractAsyncContextManager[None]]
+counted: Callable[[], Any]
 again: Callable[[Call | None, Any, BaseException, float | None], Tries | None]
 breaker_enter: Callable[[], Any]
 breaker_succeeded: Callable[[Any], None]

@@ -9,9 +9,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, get_origin
 
-from mlguard import clock
+from mlguard import clock, context
 from mlguard.cache import Cache, ResultCache, store_of
-from mlguard.context import Call, current
 from mlguard.errors import PolicyError
 from mlguard.memory import MemoryGuard
 from mlguard.monitor import Reporter
@@ -121,7 +120,7 @@ def _reporter(target: Target, policy: Policy, options: Options, rooms: dict[str,
         policy_name=policy.name,
         fingerprint=policy.fingerprint,
         model_version=options.model_version,
-        watch=tuple(room.facts for room in rooms.values() if hasattr(room, "facts")),
+        watch=tuple(facts for room in rooms.values() if (facts := getattr(room, "facts", None))),
     )
 
 
@@ -133,11 +132,9 @@ def core_names(target: Target, function: Callable[..., Any]) -> dict[str, Any]:
         function = opener.open_async if asynchronous else opener.open
     return {
         "function": function,
-        "begin": Call,
-        "enter": current.set,
-        "leave": current.reset,
         "sleep": _sleep_async if asynchronous else _sleep,
         "clock": clock,
+        "context": context,
         "Disposition": Disposition,
         "END": END,
     }

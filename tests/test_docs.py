@@ -24,7 +24,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 VOLATILE = [
     (re.compile(r'("mlguard\.(?:parent_)?call_id": )"[0-9a-f]+"'), r'\1"ID"'),
-    (re.compile(r'("(?:mlguard\.duration|mlguard\.first_item|mlguard\.waited|mlguard\.memory\.\w+)": )[\d.e+-]+'), r"\1N"),
+    (
+        re.compile(r'("(?:mlguard\.duration|mlguard\.first_item|mlguard\.waited|mlguard\.memory\.\w+)": )[\d.e+-]+'),
+        r"\1N",
+    ),
     (re.compile(r'("timestamp": )"[^"]+"'), r'\1"T"'),
     (re.compile(r'("mlguard\.policy\.fingerprint": )"[0-9a-f]+"'), r'\1"F"'),
     (re.compile(r"\d+(?:\.\d+)?(?:KiB|MiB|GiB|TiB)"), "SIZE"),

@@ -293,7 +293,9 @@ class TestWhatTheWrapperKeeps:
         """Parameters may be called whatever mlguard calls its own."""
 
         @guarded(EVERYTHING)
-        def f(this: int, args: int, kwargs: int, function: int, key: int, policy: int = 1, timeout: int = 2) -> list[int]:
+        def f(
+            this: int, args: int, kwargs: int, function: int, key: int, policy: int = 1, timeout: int = 2
+        ) -> list[int]:
             return [this, args, kwargs, function, key, policy, timeout]
 
         assert f(1, args=2, kwargs=3, function=4, key=5) == [1, 2, 3, 4, 5, 1, 2]
@@ -541,7 +543,11 @@ class TestThrough:
         with testing.capture_events(), pytest.raises(ValueError, match="mine") as caught:
             broken(1)
         assert caught.value is mine
-        frames = [entry.path.name for entry in caught.traceback if "mlguard" in str(entry.path) and entry.path.parent.name == "mlguard"]
+        frames = [
+            entry.path.name
+            for entry in caught.traceback
+            if "mlguard" in str(entry.path) and entry.path.parent.name == "mlguard"
+        ]
         assert frames == ["call.py"]
 
     def test_frames_through_the_cache(self) -> None:
@@ -553,7 +559,11 @@ class TestThrough:
 
         with testing.capture_events(), pytest.raises(KeyError) as caught:
             broken(1)
-        ours = [entry for entry in caught.traceback if "/mlguard/" in str(entry.path).replace("\\", "/") and "tests" not in str(entry.path)]
+        ours = [
+            entry
+            for entry in caught.traceback
+            if "/mlguard/" in str(entry.path).replace("\\", "/") and "tests" not in str(entry.path)
+        ]
         assert len(ours) <= 3
 
     def test_the_traceback_names_the_function(self) -> None:

@@ -115,7 +115,21 @@ def test_explain_names_every_number() -> None:
     said = make().guard.explain()
     for figure in ("30s", "5s", "5m", "4", "91%", "8", "50%", "10000", "256MiB"):
         assert figure in said.replace(",", "").replace(" %", "%"), f"{figure} is missing in:\n{said}"
-    order = [said.index(f". {name}:") for name in ("monitor", "fallback", "validation", "timeout", "cache", "retry", "breaker", "concurrency", "memory", "function")]
+    order = [
+        said.index(f". {name}:")
+        for name in (
+            "monitor",
+            "fallback",
+            "validation",
+            "timeout",
+            "cache",
+            "retry",
+            "breaker",
+            "concurrency",
+            "memory",
+            "function",
+        )
+    ]
     assert order == sorted(order)
 
 

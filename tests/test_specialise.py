@@ -27,9 +27,20 @@ def test_every_pair_of_flags_compiles_for_every_kind() -> None:
 
 def test_what_is_off_costs_nothing() -> None:
     """A concern that is off leaves no instruction behind."""
-    names = {instruction.argval for instruction in dis.get_instructions(specialise(Kind.PLAIN, {"RETRY": True})["call"])}
+    names = {
+        instruction.argval for instruction in dis.get_instructions(specialise(Kind.PLAIN, {"RETRY": True})["call"])
+    }
     assert "again" in names
-    assert not names & {"begin", "bind", "key_of", "breaker_enter", "slot_enter", "memory_enter", "covered", "succeeded"}
+    assert not names & {
+        "context",
+        "bind",
+        "key_of",
+        "breaker_enter",
+        "slot_enter",
+        "memory_enter",
+        "covered",
+        "succeeded",
+    }
 
 
 def test_line_numbers_are_those_of_call_py() -> None:

@@ -85,7 +85,9 @@ def test_capture_events_lets_the_applications_logs_pass() -> None:
     """Only mlguard's events are held back, and they can be read while they come."""
     seen: list[Any] = []
     before = structlog.get_config()["processors"]
-    structlog.configure(processors=[lambda logger, method, event: seen.append(event) or event, structlog.processors.JSONRenderer()])
+    structlog.configure(
+        processors=[lambda logger, method, event: seen.append(event) or event, structlog.processors.JSONRenderer()]
+    )
     try:
         with testing.capture_events() as events:
             structlog.get_logger().info("mine")

@@ -54,16 +54,16 @@ class Cache(Section):
     ]
     """The longest time a result may be served after it was computed, in seconds or as "30s". Required, because only you
     know how long a prediction stays true; None: until it is evicted."""
-    max_entries: int = Field(10_000, gt=0)
+    max_entries: int = Field(default=10_000, gt=0)
     """Results kept at most; the ones not asked for lately go first. 10,000 small results are a few megabytes."""
     max_bytes: Annotated[clock.Size, AfterValidator(_some_bytes)] = "256MiB"
     """Estimated bytes of results and keys kept at most. A single larger result is handed on but not kept."""
-    jitter: float = Field(0.1, ge=0, lt=1)
+    jitter: float = Field(default=0.1, ge=0, lt=1)
     """The share of `ttl` by which an entry may expire early, at random, so that entries made together don't expire
     together. 0.1 spreads a burst over a tenth of its lifetime; nothing is ever served after `ttl`."""
     on_hit: Literal["readonly", "copy"] = "readonly"
     """How arrays come back from the cache: "readonly" shares one buffer that nobody can make writable, "copy" gives
     every caller a writable array of its own, for the price of copying it. Lists, dicts and models are always copies."""
-    scope: str | None = Field(None, min_length=1)
+    scope: str | None = Field(default=None, min_length=1)
     """Functions whose caches name the same scope share one store, its bounds included, but never each other's
     results. None: a store for each function."""

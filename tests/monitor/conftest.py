@@ -12,14 +12,11 @@ import jsonschema
 import pytest
 import structlog
 
-import mlguard.clock
-from mlguard.context import Call, current
 from mlguard.monitor import Monitor, Reporter
 from mlguard.monitor.event import json_schema
-from mlguard.outcome import Disposition
 from mlguard.specialise import specialise
-from mlguard.streams import END, Opener
 from mlguard.target import Target
+from mlguard.wiring import core_names
 
 VALIDATOR = jsonschema.Draft202012Validator(json_schema())
 
@@ -29,18 +26,9 @@ class Watched:
 
     def __init__(self, function: Callable[..., Any], reporter: Reporter, **names: Any) -> None:
         target = Target(function)
-        opener = Opener(function)
-        opened = opener.open_async if target.kind.asynchronous else opener.open
         self.reporter = reporter
         self.names = {
-            "function": opened if target.kind.stream else function,
-            "begin": Call,
-            "enter": current.set,
-            "leave": current.reset,
-            "clock": mlguard.clock,
-            "Disposition": Disposition,
-            "END": END,
-            "returned": lambda value: value,
+            **core_names(target, function),
             **reporter.names(asynchronous=target.kind.asynchronous),
             **names,
         }
