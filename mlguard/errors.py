@@ -123,7 +123,7 @@ class _SchemaError(GuardError, ValidationError):
 
     @classmethod
     def of(cls, title: str, violations: list[dict[str, Any]]) -> Self:
-        """An error from violations as pydantic's ``errors()`` lists them: ``type``, ``loc``, ``msg`` and perhaps ``ctx``."""
+        """An error from violations as pydantic's ``errors()`` lists them: type, loc, msg and perhaps ctx."""
         details = [
             InitErrorDetails(type=_custom(violation), loc=tuple(violation["loc"]), input=None)
             for violation in violations

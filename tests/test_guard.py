@@ -305,7 +305,7 @@ class TestWhatTheWrapperKeeps:
         assert pickle.loads(pickle.dumps(double)) is double
 
     def test_cloudpickle_by_value(self) -> None:
-        """A function of __main__, with every concern on and an unpicklable global beside it, reaches another process."""
+        """A function of __main__ with every concern on, and an unpicklable global beside it, reaches another process."""
         script = textwrap.dedent(
             """
             import sys, threading, cloudpickle
@@ -354,7 +354,8 @@ class TestWhatTheWrapperKeeps:
             " memory=Memory(threshold=0.99), monitor=Monitor(log=False), timeout=Timeout(total=9))\n"
             "def f(x: int) -> int:\n    return x + 1\n"
         )
-        setup = f"import sys, types; m = types.ModuleType('tests_target'); exec({module!r}, m.__dict__); sys.modules['tests_target'] = m\n"
+        setup = "import sys, types; m = sys.modules['tests_target'] = types.ModuleType('tests_target')\n"
+        setup += f"exec({module!r}, m.__dict__)\n"
         subprocess.run([sys.executable, "-c", setup + script], check=True, timeout=60)
 
     def test_no_thread_at_import(self) -> None:
@@ -398,7 +399,7 @@ class TestLateAnnotations:
         assert module["f"]({"x": "3"}) == 3
         assert list(module["g"]({"x": 1})) == [1, 2]
         assert asyncio.run(module["h"]({"x": 1})) == 1
-        with pytest.raises(InvalidInputError, match="later.x"):
+        with pytest.raises(InvalidInputError, match=r"later\.x"):
             module["f"]({"x": "three"})
 
     def test_a_name_that_never_comes(self) -> None:

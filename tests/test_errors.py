@@ -1,0 +1,61 @@
+"""The error tree: what each error is, carries, and keeps when it crosses a process."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pydantic
+import pytest
+
+import mlguard
+from mlguard import errors
+
+REJECTIONS = [
+    errors.CircuitOpenError("open", retry_after=3.0),
+    errors.ConcurrencyLimitError("full", retry_after=0.5, permanent=False),
+    errors.MemoryPressureError("tight", used=9, limit=10, need=2, source="host", permanent=True),
+    errors.DeadlineExceededError("late"),
+    errors.PolicyError("no"),
+]
+
+
+@pytest.mark.parametrize("error", REJECTIONS, ids=lambda error: type(error).__name__)
+def test_pickle_keeps_everything(error: errors.GuardError) -> None:
+    """An error that crosses a process pool keeps its message and every figure."""
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert (str(again), again.__dict__) == (str(error), error.__dict__)
+    assert (again.retry_after, again.permanent) == (error.retry_after, error.permanent)
+
+
+def test_schema_errors_are_pydantics_as_well() -> None:
+    """Code that catches pydantic's ValidationError also catches ours."""
+    error = errors.InvalidInputError.of("f", [{"type": "custom", "loc": ("a", 0), "msg": "must be {odd}", "ctx": {"n": 1}}])
+    assert isinstance(error, pydantic.ValidationError)
+    assert isinstance(error, errors.GuardError)
+    assert error.errors() == [{"type": "custom", "loc": ("a", 0), "msg": "must be {odd}", "ctx": {"n": 1}}]
+    assert error.error_count() == 1
+
+
+def test_schema_errors_are_json_whatever_the_figures() -> None:
+    """NaN, infinities and foreign objects among the figures never break the JSON of an error."""
+    figures = {"min": float("nan"), "max": float("inf"), "seen": {1, 2}, "what": object(), "list": [float("-inf"), None]}
+    error = errors.InvalidOutputError.of("f", [{"type": "custom", "loc": (), "msg": "bad", "ctx": figures}])
+    text = json.dumps(json.loads(error.json()), allow_nan=False)
+    assert '"nan"' in text
+    assert '"inf"' in text
+    again = pickle.loads(pickle.dumps(error))
+    assert again.errors() == error.errors()
+    assert repr(again).startswith("<InvalidOutputError: ")
+
+
+def test_the_public_tree() -> None:
+    """Every error has GuardError as its root, is exported, and the drawing in the module names them all."""
+    for name in errors.__all__:
+        cls = getattr(errors, name)
+        assert issubclass(cls, errors.GuardError)
+        assert getattr(mlguard, name) is cls
+        assert name in (errors.__doc__ or "")
+    assert issubclass(errors.DeadlineExceededError, TimeoutError)
+    assert issubclass(errors.PolicyError, ValueError)
