@@ -11,6 +11,9 @@ for the function f.
 generator. Waits are written ``enter() or await wait()``, so that the free path never awaits.
 """
 
+# pyright: reportPossiblyUnboundVariable=false
+# What is bound under a flag is used under the same flag only.
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -33,10 +36,10 @@ async def call(*args: Any, **kwargs: Any) -> Any:
         try:
             if VALIDATE:
                 try:
-                    if KEYWORDS:
-                        args, kwargs = spread(bind(shape(*args, **kwargs), context=dims))
-                    else:
-                        args, kwargs = bind(shape(*args, **kwargs), context=dims), NO_KEYWORDS
+                    ordered = POSITIONAL and len(args) == arity and not kwargs
+                    values = args if ordered else shape(*args, **kwargs)
+                    values = bind(values, context=dims) if DIMS else bind(values)
+                    args, kwargs = (values, NO_KEYWORDS) if POSITIONAL else spread(values)
                 except INVALID as error:
                     args, kwargs = refuse(this, error, args, kwargs)
             if TIMEOUT:
@@ -69,7 +72,10 @@ async def produce(this: Any, args: Any, kwargs: Any, deadline: float | None, dim
     if RETRY:
         counted()
     while True:
-        permit = slot = claim = token = result = None
+        if BREAKER or CONCURRENCY or RECORD or STREAM:
+            permit = slot = token = result = None
+        if MEMORY or STREAM:
+            claim = True  # nothing to give back
         try:
             if BREAKER:
                 permit = breaker_enter()
@@ -82,14 +88,14 @@ async def produce(this: Any, args: Any, kwargs: Any, deadline: float | None, dim
                 token = context.current.set(this)
             if TIMEOUT:
                 async with attempt_limit(this, deadline):
-                    result = await function(*args, **kwargs)
+                    result = await (function(*args) if POSITIONAL else function(*args, **kwargs))
             else:
-                result = await function(*args, **kwargs)
-            if CHECK:
+                result = await (function(*args) if POSITIONAL else function(*args, **kwargs))
+            if CHECK and type(result) is not exact:
                 check(this, result, dims)
             if STREAM:
                 result.hold(permit, slot, claim)
-                permit = slot = claim = None
+                slot, claim = None, True
             elif BREAKER:
                 breaker_succeeded(permit)
             break
@@ -105,7 +111,7 @@ async def produce(this: Any, args: Any, kwargs: Any, deadline: float | None, dim
         finally:
             if RECORD and token is not None:
                 context.current.reset(token)
-            if MEMORY and claim is not None:
+            if MEMORY and claim is not True:
                 memory_exit(claim)
             if CONCURRENCY and slot is not None:
                 slot_exit(slot)
@@ -123,10 +129,10 @@ async def stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         try:
             if VALIDATE:
                 try:
-                    if KEYWORDS:
-                        args, kwargs = spread(bind(shape(*args, **kwargs), context=dims))
-                    else:
-                        args, kwargs = bind(shape(*args, **kwargs), context=dims), NO_KEYWORDS
+                    ordered = POSITIONAL and len(args) == arity and not kwargs
+                    values = args if ordered else shape(*args, **kwargs)
+                    values = bind(values, context=dims) if DIMS else bind(values)
+                    args, kwargs = (values, NO_KEYWORDS) if POSITIONAL else spread(values)
                 except INVALID as error:
                     args, kwargs = refuse(this, error, args, kwargs)
             if TIMEOUT:
@@ -177,7 +183,7 @@ async def stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
             try:
                 await opened.close()
             finally:
-                if MEMORY and opened.claim is not None:
+                if MEMORY and opened.claim is not True:
                     memory_exit(opened.claim)
                 if CONCURRENCY and opened.slot is not None:
                     slot_exit(opened.slot)

@@ -86,7 +86,7 @@ class Handle(Generic[P, R_co]):
         self.settle()
         heading = f"A call to {self._target.name}, in order:"
         steps = [f"{name}: {said}" for name in _ORDER if name in self._rooms for said in self._rooms[name].explain()]
-        steps.append(f"function: {self._target.qualname} runs; its own exceptions are re-raised as they are.")
+        steps.append(f"function: {self._target.label} runs; its own exceptions are re-raised as they are.")
         return "\n".join([heading, *(f"{number:3}. {step}" for number, step in enumerate(steps, start=1))])
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Outcome[R_co]:
@@ -202,7 +202,7 @@ class Handle(Generic[P, R_co]):
             if name == "outcome":
                 flags = {**flags, "RECORD": True, "OUTCOME": True}
             else:
-                flags = {flag: flags.get(flag, False) for flag in ("VALIDATE", "KEYWORDS", "DIMS", "CHECK")}
+                flags = {flag: flags.get(flag, False) for flag in ("VALIDATE", "POSITIONAL", "DIMS", "CHECK")}
             code = specialise(self._target.kind, flags)
             namespace = {**self._wrapper.__globals__, "outcome": _outcome}
             if "produce" in code:

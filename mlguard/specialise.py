@@ -12,7 +12,6 @@ import ast
 import copy
 import functools
 from collections.abc import Mapping
-from importlib import resources
 from types import CodeType
 from typing import Any
 
@@ -73,6 +72,8 @@ def _text_of_call() -> str:
     source: str | None = loader.get_source("mlguard.call")
     if source is not None:
         return source
+    from importlib import resources
+
     try:
         return resources.files("mlguard").joinpath("call.txt").read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -99,6 +100,13 @@ class _Specialise(ast.NodeTransformer):
         if node.id in FLAGS:
             return ast.copy_location(ast.Constant(node.id in self._on), node)
         node.id = self._rename.get(node.id, node.id)
+        return node
+
+    def visit_IfExp(self, node: ast.IfExp) -> Any:
+        """``x if FLAG else y`` is decided here: Python would, but leave a jump behind."""
+        node = self.generic_visit(node)  # type: ignore[assignment]
+        if isinstance(node.test, ast.Constant):
+            return node.body if node.test.value else node.orelse
         return node
 
     def visit_Assign(self, node: ast.Assign) -> Any:
@@ -161,12 +169,6 @@ class _Fold(ast.NodeTransformer):
         self.generic_visit(node)
         if isinstance(node.op, ast.Not) and isinstance(node.operand, ast.Constant):
             return ast.Constant(not node.operand.value)
-        return node
-
-    def visit_IfExp(self, node: ast.IfExp) -> ast.expr:
-        self.generic_visit(node)
-        if isinstance(node.test, ast.Constant):
-            return node.body if node.test.value else node.orelse
         return node
 
     def visit_If(self, node: ast.If) -> Any:

@@ -32,7 +32,7 @@ class _Lease:
     def __init__(self, item: Any, value: Any = None) -> None:
         self.permit: Any = None
         self.slot: Any = None
-        self.claim: Any = None
+        self.claim: Any = True
         self.value = value
         """The generator's return value, once it ended."""
         self.count = 0

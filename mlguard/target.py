@@ -61,6 +61,11 @@ class Target:
         """Module and qualified name, such as ``"service.predict"``: how messages and events call the function."""
         return f"{self.function.__module__}.{self.qualname}"
 
+    @functools.cached_property
+    def label(self) -> str:
+        """How a message to people calls the function: `qualname` without the functions that enclose it."""
+        return self.qualname.rsplit("<locals>.", 1)[-1]
+
     @property
     def qualname(self) -> str:
         return getattr(self.function, "__qualname__", repr(self.function))

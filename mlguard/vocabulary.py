@@ -12,13 +12,13 @@ from typing import Any, Final, Protocol
 
 from mlguard.context import Call
 
-# Flags: True where the policy asks for the concern. RECORD: a `Call` is kept; KEYWORDS: some parameters can't be
-# passed by position; DIMS: array dimensions have names; STREAM: the function is a generator; OUTCOME: `f.guard.call`.
+# Flags: True where the policy asks for the concern. RECORD: a `Call` is kept; POSITIONAL: every
+# argument can be passed by position; DIMS: array dimensions have names; STREAM: the function is a generator; OUTCOME: `f.guard.call`.
 RECORD: bool
 MONITOR: bool
 OUTCOME: bool
 VALIDATE: bool
-KEYWORDS: bool
+POSITIONAL: bool
 DIMS: bool
 CHECK: bool
 FALLBACK: bool
@@ -31,7 +31,7 @@ MEMORY: bool
 STREAM: bool
 
 FLAGS: Final = (
-    "RECORD", "MONITOR", "OUTCOME", "VALIDATE", "KEYWORDS", "DIMS", "CHECK", "FALLBACK",
+    "RECORD", "MONITOR", "OUTCOME", "VALIDATE", "POSITIONAL", "DIMS", "CHECK", "FALLBACK",
     "TIMEOUT", "CACHE", "RETRY", "BREAKER", "CONCURRENCY", "MEMORY", "STREAM",
 )  # fmt: skip
 
@@ -67,6 +67,7 @@ failed: Callable[[Call, BaseException, Any, Any], None]
 outcome: Callable[[Call, Any], Any]
 
 # validation
+arity: int  # with as many positional arguments and no others, `shape` has nothing to do
 shape: Callable[..., tuple[Any, ...]]
 bind: Callable[..., Any]
 spread: Callable[[Any], tuple[Any, dict[str, Any]]]
@@ -74,6 +75,7 @@ INVALID: tuple[type[Exception], ...]
 NO_KEYWORDS: dict[str, Any]
 refuse: Callable[[Call | None, Exception, Any, Any], tuple[Any, dict[str, Any]]]
 check: Callable[[Call | None, Any, Any], None]
+exact: type | None  # a class whose own instances need no look
 check_item: Callable[[Call | None, Any, Any], None]
 
 # cache
@@ -98,7 +100,7 @@ covered: Callable[[Exception], bool]
 fallback: Callable[[Call | None, Exception, Any, Any, Any], Awaitable[Any]]
 
 # memory
-memory_enter: Callable[[Any, Any], Any]
+memory_enter: Callable[[Any, Any], Any]  # True: admitted, and nothing to give back
 memory_wait: Callable[[Call | None, Any, Any, float | None], Awaitable[Any]]
 memory_exit: Callable[[Any], None]
 

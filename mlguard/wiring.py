@@ -66,11 +66,12 @@ def wire(target: Target, policy: Policy, options: Options) -> Wiring:
         return room
 
     scope = options.scope
+    reports = policy.validation is not None and policy.validation.on_invalid == "report"
     binding = Binding(target, policy.validation, schema=options.schema, output=options.output)
     add("validation", "VALIDATE", binding)
     wiring.flags |= {
         "VALIDATE": binding.validates,
-        "KEYWORDS": binding.validates and binding.has_keywords,
+        "POSITIONAL": binding.validates and not binding.has_keywords and not reports,
         "DIMS": binding.has_dims and (binding.validates or binding.checks),
         "CHECK": binding.checks,
     }
@@ -92,7 +93,6 @@ def wire(target: Target, policy: Policy, options: Options) -> Wiring:
         add("fallback", "FALLBACK", _fallback(target, policy, binding))
     if policy.monitor:
         add("monitor", "MONITOR", _reporter(target, policy, options, wiring.rooms))
-    reports = policy.validation is not None and policy.validation.on_invalid == "report"
     # Report mode with a cache needs a record as well: a result that only report mode let pass is not kept for others.
     wiring.flags["RECORD"] = bool(policy.monitor or policy.timeout or (reports and policy.cache))
     wiring.names |= core_names(target, target.function)

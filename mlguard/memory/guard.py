@@ -346,7 +346,7 @@ class MemoryGuard:
         allowed = size(int(self._threshold * limit))
         if permanent:
             message = (
-                f"{self._target.qualname} was not run: this call needs {size(need)}, and even with nothing else in "
+                f"{self._target.label} was not run: this call needs {size(need)}, and even with nothing else in "
                 f"memory only {allowed} may be used, {share}. Fix: split the input, raise the limit, or correct need."
             )
             retry_after = None
@@ -359,7 +359,7 @@ class MemoryGuard:
             else:
                 wait = f"It waited {clock.duration_text(round(waited, 3))}. "
             message = (
-                f"{self._target.qualname} was not run: {size(used)} are used{needs}; {allowed} may be used, {share}. "
+                f"{self._target.label} was not run: {size(used)} are used{needs}; {allowed} may be used, {share}. "
                 f"{wait}Fix: retry later or elsewhere, run fewer calls at once, raise the limit, or memory.max_wait."
             )
             retry_after = max(1.0, self._max_wait)
