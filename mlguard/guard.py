@@ -5,6 +5,7 @@ What a call then meets is written in `call.py`; which objects carry it out is de
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import functools
 import sys
@@ -162,9 +163,12 @@ def _decorate(function: Any, policy: Policy, options: Options, namespace: Mappin
         return type(function)(_decorate(function.__func__, policy, options, namespace))
     target = Target(function, namespace)
     pending = specialise(target.kind, {}, rename={"function": "first_call"})["call"]
-    wrapper = FunctionType(
-        pending, {"__name__": mlguard.call.__name__, "__loader__": mlguard.call.__loader__}, target.name
-    )
+    names = {
+        "__name__": mlguard.call.__name__,
+        "__loader__": mlguard.call.__loader__,
+        "__builtins__": builtins,  # pydantic-core looks it up in the caller's namespace, and aborts where it is not
+    }
+    wrapper = FunctionType(pending, names, target.name)
     functools.update_wrapper(wrapper, function)
     wrapper.__signature__ = target.signature  # type: ignore[attr-defined]  # Celery and autospec ignore __wrapped__
     handle: Handle[..., Any] = Handle(wrapper, target, policy, options)

@@ -1,0 +1,273 @@
+"""From a signature to what binds arguments: a generated function that puts them in order, and a schema for the order.
+
+``shape(x, y=UNDEFINED)`` returns one tuple with one entry a parameter, whatever way the arguments were passed;
+pydantic-core checks that tuple. This is faster than pydantic's own arguments schema, which is used only to tell what is
+wrong where the arguments don't even fit the signature. ``spread`` turns the checked tuple into ``(args, kwargs)`` again
+where some parameters can't be passed by position.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import typing_extensions
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter
+from pydantic.errors import PydanticUserError
+from pydantic.fields import FieldInfo
+from pydantic.warnings import ArbitraryTypeWarning
+from pydantic_core import CoreSchema, PydanticUndefined, core_schema
+
+from mlguard.errors import PolicyError
+from mlguard.validation.array import array_checks
+from mlguard.validation.dimensions import bind_instance, opened
+from mlguard.validation.limits import Limit
+from mlguard.validation.messages import JSON, PYTHON
+
+__all__ = ["UNKNOWN_TYPE", "Parameter", "adapter", "builder", "order", "report_schema", "shape_and_spread"]
+
+UNKNOWN_TYPE = (PydanticUserError, ArbitraryTypeWarning)
+"""What pydantic raises of an annotation it can't use."""
+_KIND = inspect.Parameter
+_UNUSED = core_schema.to_string_ser_schema()  # pydantic builds a serialiser of every schema
+
+
+class Parameter:
+    """A parameter of the function: its type, and its default as the function shall see it."""
+
+    def __init__(self, parameter: inspect.Parameter, annotation: Any, limit: Limit | None) -> None:
+        self.name = parameter.name
+        self.kind = parameter.kind
+        self.default = parameter.default
+        self.limit = limit
+        if annotation is inspect.Parameter.empty:
+            annotation = Any
+        if isinstance(self.default, FieldInfo):
+            field = self.default
+            annotation = typing.Annotated[annotation, field]
+            self.default = field.get_default(call_default_factory=True)
+            if self.default is PydanticUndefined:
+                self.default = inspect.Parameter.empty
+        self.unpacked = typing.get_origin(annotation) in (typing.Unpack, typing_extensions.Unpack)
+        self.annotation = typing.get_args(annotation)[0] if self.unpacked else annotation
+
+    @property
+    def has_default(self) -> bool:
+        return self.default is not inspect.Parameter.empty
+
+    @property
+    def checked(self) -> bool:
+        return self.annotation is not Any or self.limit is not None
+
+    def schema(self, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """What one argument must meet."""
+        schema = handler.generate_schema(self.annotation)
+        if model_of(self.annotation) is not None:
+            named = any(check.names for check in array_checks(schema, handler))
+            json = core_schema.json_schema(schema)
+            schema = core_schema.union_schema([(schema, PYTHON), (json, JSON)], mode="left_to_right")
+            if named:
+                schema = core_schema.with_info_after_validator_function(bind_instance, schema)
+        elif any(check.names for check in array_checks(schema, handler)) and _holds_models(schema):
+            schema = core_schema.with_info_after_validator_function(bind_instance, schema)
+        if self.limit is not None:
+            schema = core_schema.no_info_before_validator_function(self.limit.check, schema)
+        return schema
+
+    def entry(self, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """What this parameter's entry in the tuple must meet."""
+        schema = self.schema(handler)
+        if self.kind is _KIND.VAR_POSITIONAL:
+            return core_schema.tuple_variable_schema(schema)
+        if self.kind is _KIND.VAR_KEYWORD:
+            if self.unpacked:
+                return _closed(handler.resolve_ref_schema(schema))
+            return core_schema.dict_schema(core_schema.any_schema(), schema)
+        if not self.has_default:
+            return schema
+        named = any(check.names for check in array_checks(schema, handler)) or None
+        try:
+            hash(self.default)
+        except TypeError:  # pydantic would copy it at every call; a default of Python's is one object
+            return core_schema.with_default_schema(
+                schema, default_factory=_Constant(self.default), validate_default=named
+            )
+        return core_schema.with_default_schema(schema, default=self.default, validate_default=named)
+
+
+class _Constant:
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __call__(self) -> Any:
+        return self._value
+
+
+class builder:  # noqa: N801 - reads as a function, is a class because pydantic asks metadata for its schema
+    """Metadata that stands for whatever core schema a function makes with pydantic's handler."""
+
+    def __init__(self, make: Callable[[GetCoreSchemaHandler], CoreSchema]) -> None:
+        self._make = make
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return self._make(handler)
+
+
+def adapter(make: Callable[[GetCoreSchemaHandler], CoreSchema], config: ConfigDict) -> TypeAdapter[Any]:
+    """Compiles a schema.
+
+    Raises:
+        NameError: A type in it names something that is not defined yet.
+        PydanticUserError: A type in it is none that pydantic knows.
+        ArbitraryTypeWarning: It is no type at all.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ArbitraryTypeWarning)  # such as np.array, the function, which lets all pass
+        made: TypeAdapter[Any] = TypeAdapter(typing.Annotated[Any, builder(make)], config=config)
+    if not made.pydantic_complete:
+        raise NameError("an annotation names something that is not defined yet")
+    return made
+
+
+def order(parameters: Sequence[Parameter]) -> Callable[[GetCoreSchemaHandler], CoreSchema]:
+    """The schema of the tuple that `shape` returns."""
+
+    def make(handler: GetCoreSchemaHandler) -> CoreSchema:
+        entries = []
+        for parameter in parameters:
+            with _naming(parameter.name):
+                entries.append(parameter.entry(handler))
+        schema: CoreSchema = core_schema.tuple_positional_schema(entries)
+        if any(check.names for check in array_checks(schema, handler)):
+            schema = core_schema.with_info_before_validator_function(opened, schema)
+        return schema
+
+    return make
+
+
+def report_schema(parameters: Sequence[Parameter]) -> Callable[[GetCoreSchemaHandler], CoreSchema]:
+    """Pydantic's own schema of the arguments: slower, but it tells all that is missing or too much."""
+    modes: dict[Any, Any] = {
+        _KIND.POSITIONAL_ONLY: "positional_only",
+        _KIND.POSITIONAL_OR_KEYWORD: "positional_or_keyword",
+        _KIND.KEYWORD_ONLY: "keyword_only",
+    }
+
+    def make(handler: GetCoreSchemaHandler) -> CoreSchema:
+        more: dict[str, Any] = {}
+        entries = []
+        for parameter in parameters:
+            if parameter.kind is _KIND.VAR_POSITIONAL:
+                more["var_args_schema"] = parameter.schema(handler)
+            elif parameter.kind is _KIND.VAR_KEYWORD:
+                schema = parameter.schema(handler)
+                more["var_kwargs_schema"] = (
+                    _closed(handler.resolve_ref_schema(schema)) if parameter.unpacked else schema
+                )
+                more["var_kwargs_mode"] = "unpacked-typed-dict" if parameter.unpacked else "uniform"
+            else:
+                entry = parameter.entry(handler)
+                entries.append(core_schema.arguments_parameter(parameter.name, entry, mode=modes[parameter.kind]))
+        schema = core_schema.arguments_schema(entries, serialization=_UNUSED, **more)
+        return core_schema.with_info_before_validator_function(opened, schema)
+
+    return make
+
+
+def shape_and_spread(
+    signature: inspect.Signature, fields: Mapping[str, str] | None = None
+) -> tuple[Callable[..., tuple[Any, ...]], Callable[[Any], tuple[Any, dict[str, Any]]]]:
+    """The two generated functions of a signature.
+
+    Args:
+        signature: The function's.
+        fields: With ``schema=``, the parameters that are fields of the model, and the names the model reads them by:
+            they travel as one dict, the last entry, and defaults are passed as if the caller had.
+    """
+    heads, defaults = [], {}
+    for parameter in signature.parameters.values():
+        default = parameter.default
+        if default is not _KIND.empty:
+            defaults[parameter.name] = default
+            default = _Text("UNDEFINED" if fields is None else f"DEFAULTS[{parameter.name!r}]")
+        heads.append(parameter.replace(annotation=_KIND.empty, default=default))
+    head = str(signature.replace(parameters=heads, return_annotation=_KIND.empty))
+    entries = "".join(f"{name}, " for name in signature.parameters if name not in (fields or ()))
+    if fields is not None:
+        entries += "{" + ", ".join(f"{key!r}: {name}" for name, key in fields.items()) + "},"
+    positional, keywords = [], []
+    for index, parameter in enumerate(signature.parameters.values()):
+        value = f"values[{index}]"
+        if parameter.kind is _KIND.VAR_POSITIONAL:
+            positional.append(f"*{value}")
+        elif parameter.kind is _KIND.KEYWORD_ONLY:
+            keywords.append(f"{parameter.name!r}: {value}")
+        elif parameter.kind is _KIND.VAR_KEYWORD:
+            keywords.append(f"**{value}")
+        else:
+            positional.append(value)
+    args = "".join(f"{value}, " for value in positional)
+    text = (
+        f"def shape{head}:\n    return ({entries})\n\n"
+        f"def spread(values):\n    return ({args}), {{{', '.join(keywords)}}}\n"
+    )
+    namespace: dict[str, Any] = {
+        "UNDEFINED": PydanticUndefined,
+        "DEFAULTS": defaults,
+        "__name__": "mlguard.validation.generated",
+    }
+    exec(compile(text, "<mlguard: the order of the arguments>", "exec"), namespace)  # noqa: S102 - a signature's names
+    return namespace["shape"], namespace["spread"]
+
+
+def model_of(annotation: Any) -> type[BaseModel] | None:
+    """The Pydantic model an annotation names, if it names one and nothing else."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    origin = typing.get_origin(annotation) or annotation
+    return origin if isinstance(origin, type) and issubclass(origin, BaseModel) else None
+
+
+class _Text:
+    """A default as the generated text spells it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+class _naming:  # noqa: N801
+    """Says which parameter it is whose annotation pydantic can't use."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, UNKNOWN_TYPE) and not isinstance(error, NameError):
+            reason = str(error).partition("\n")[0]
+            raise PolicyError(
+                f"{self._name}: pydantic can't make a schema of its annotation: {reason} "
+                "Fix: annotate it with a type, or leave it without annotation, which lets everything pass."
+            ) from None
+
+
+def _closed(schema: CoreSchema) -> CoreSchema:
+    """A TypedDict of keyword arguments refuses unknown ones, as Python does."""
+    if schema["type"] == "typed-dict" and "extra" not in getattr(schema.get("cls"), "__pydantic_config__", {}):
+        return {**schema, "extra_behavior": "forbid", "ref": f"{schema.get('ref', '')}:closed"}
+    return schema
+
+
+def _holds_models(schema: Any) -> bool:
+    if isinstance(schema, dict):
+        return schema.get("type") in ("model", "definition-ref") or any(
+            _holds_models(part) for key, part in schema.items() if key not in ("metadata", "serialization")
+        )
+    return isinstance(schema, list | tuple) and any(_holds_models(part) for part in schema)

@@ -1,0 +1,198 @@
+"""From lists, or from another dtype, to an array of the declared dtype, where nothing is lost.
+
+`np.asarray(list, dtype=...)` turns None into nan, "1.5" into 1.5 and 1.7 into 1 without a word; here the leaves are
+looked at first, and every conversion that could lose something is checked afterwards.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from pydantic_core import PydanticCustomError
+
+__all__ = ["KINDS", "cast", "from_lists", "is_safe", "probe"]
+
+KINDS = "biufcUSMm"
+"""The kinds of dtype an Array may have: no objects, no structures."""
+
+_DEEPEST = 32  # NumPy 1 has no more dimensions
+_LEAVES: dict[str, set[type]] = {
+    "b": {bool},
+    "i": {bool, int, float},
+    "u": {bool, int, float},
+    "f": {bool, int, float},
+    "c": {bool, int, float, complex},
+    "U": {str},
+    "S": {bytes},
+}
+
+
+def is_safe(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
+    """NumPy's own rule; objects and structures never."""
+    return source.kind in KINDS and np.can_cast(source, target, "safe")
+
+
+def cast(value: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """A safe cast, refused where it is not: NumPy calls int64 to float64 safe, but 2**53 + 1 does not survive it."""
+    array = value.astype(dtype)
+    if value.dtype.kind in "iu" and value.dtype.itemsize == 8 and dtype.kind in "fc" and value.size:
+        _refuse_lost(value, array)
+    return array
+
+
+def probe(value: Any) -> tuple[int, ...]:
+    """The shape that nested lists seem to have, by their first elements: cheap, before anything is converted."""
+    shape: list[int] = []
+    while isinstance(value, list | tuple):
+        shape.append(len(value))
+        if len(shape) > _DEEPEST:
+            raise PydanticCustomError("array_depth", "must be nested at most {limit} deep", {"limit": _DEEPEST})
+        if not value:
+            break
+        value = value[0]
+    return tuple(shape)
+
+
+def from_lists(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
+    """The array that nested lists of this shape spell; without a dtype, the one NumPy infers."""
+    leaves = _flat(value, shape)
+    types = set(map(type, leaves))
+    if any(issubclass(kind, np.generic) for kind in types):
+        leaves = [leaf.item() if isinstance(leaf, np.generic) else leaf for leaf in leaves]
+        types = set(map(type, leaves))
+    allowed = _LEAVES.get(dtype.kind, set()) if dtype is not None else _same_sort(types)
+    if not types <= allowed:
+        raise _wrong_leaf(leaves, allowed, dtype)
+    if dtype is None and not leaves:
+        dtype = np.dtype(np.float64)
+    return _built(leaves, types, dtype).reshape(shape)
+
+
+def _flat(value: Any, shape: tuple[int, ...]) -> list[Any]:
+    level = value
+    for depth, size in enumerate(shape):
+        if depth == 0:
+            level = list(value)
+            continue
+        for number, item in enumerate(level):
+            if not isinstance(item, list | tuple) or len(item) != size:
+                came = f"{len(item)} values" if isinstance(item, list | tuple) else type(item).__qualname__
+                raise PydanticCustomError(
+                    "array_ragged",
+                    "must be nested lists of equal length: list {number} at depth {depth} should have {expected} "
+                    "values, got {received}",
+                    {"number": number, "depth": depth, "expected": size, "received": came},
+                )
+        level = list(chain.from_iterable(level))
+    return level  # type: ignore[no-any-return]
+
+
+def _same_sort(types: set[type]) -> set[type]:
+    """Without a declared dtype, all leaves must be of one sort, and JSON's numbers are one."""
+    sorts: tuple[set[type], ...] = ({bool}, {int, float}, {int, float, complex}, {str}, {bytes})
+    for sort in sorts:
+        if types <= sort:
+            return sort
+    return {int, float}
+
+
+def _built(leaves: list[Any], types: set[type], dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
+    if dtype is None:
+        return _inferred(leaves, types)
+    if dtype.kind in "bUS":
+        found = np.array(leaves, dtype="?" if dtype.kind == "b" else dtype.kind)
+        if found.dtype.itemsize > dtype.itemsize:
+            raise PydanticCustomError("array_value", "holds text longer than {dtype} keeps", {"dtype": str(dtype)})
+        return found.astype(dtype)
+    if dtype.kind in "iu":
+        return _integers(leaves, types, dtype)
+    whole = [leaf for leaf in leaves if type(leaf) is int] if int in types else []
+    with np.errstate(over="ignore"):
+        try:
+            array = np.array(leaves, dtype=dtype)
+        except OverflowError:
+            raise _too_large(dtype) from None
+    _refuse_overflow(leaves, array, dtype)
+    if whole:
+        limit = 2 ** (np.finfo(dtype).nmant + 1)
+        if max(whole) > limit or min(whole) < -limit:
+            _refuse_rounded(leaves, array, dtype)
+    return array
+
+
+def _inferred(leaves: list[Any], types: set[type]) -> np.ndarray[Any, Any]:
+    if float in types or complex in types:
+        return _built(leaves, types, np.dtype(np.complex128 if complex in types else np.float64))
+    if types == {int}:
+        return _integers(leaves, types, np.dtype(np.int64))
+    return np.array(leaves)
+
+
+def _integers(leaves: list[Any], types: set[type], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    if float in types:
+        for number, leaf in enumerate(leaves):
+            if type(leaf) is float and not leaf.is_integer():
+                raise PydanticCustomError(
+                    "array_value",
+                    "value {number} is no whole number, but the dtype is {dtype}",
+                    {"number": number, "dtype": dtype.name},
+                )
+        leaves = [int(leaf) for leaf in leaves]
+    limits = np.iinfo(dtype)
+    if leaves and (max(leaves) > limits.max or min(leaves) < limits.min):
+        raise _too_large(dtype)
+    return np.array(leaves, dtype=dtype)
+
+
+def _refuse_overflow(leaves: list[Any], array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> None:
+    """An infinity is fine where the list had it."""
+    if dtype.itemsize < (16 if dtype.kind == "c" else 8):
+        lost = np.flatnonzero(np.isinf(array))
+        if lost.size and not all(np.isinf(complex(leaves[index])) for index in lost):
+            raise _too_large(dtype)
+
+
+def _refuse_rounded(leaves: list[Any], array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> None:
+    for number, (leaf, kept) in enumerate(zip(leaves, array.tolist(), strict=True)):
+        if type(leaf) is int and kept != leaf:
+            raise PydanticCustomError(
+                "array_value",
+                "value {number} is a whole number that {dtype} can't hold exactly",
+                {"number": number, "dtype": dtype.name, "fix": "declare float64 or int64"},
+            )
+
+
+def _refuse_lost(value: np.ndarray[Any, Any], array: np.ndarray[Any, Any]) -> None:
+    limit = 2**53
+    if int(value.max()) <= limit and int(value.min()) >= -limit:
+        return
+    pairs = zip(value.ravel().tolist(), array.ravel().tolist(), strict=True)
+    lost = sum(int(kept.real) != whole for whole, kept in pairs)
+    if lost:
+        raise PydanticCustomError(
+            "array_value",
+            "holds {count} whole numbers of dtype {received} that {dtype} can't hold exactly",
+            {
+                "count": lost,
+                "received": value.dtype.name,
+                "dtype": array.dtype.name,
+                "fix": "declare int64, or cast it where rounding is meant",
+            },
+        )
+
+
+def _wrong_leaf(leaves: list[Any], allowed: set[type], dtype: np.dtype[Any] | None) -> PydanticCustomError:
+    number, leaf = next((number, leaf) for number, leaf in enumerate(leaves) if type(leaf) not in allowed)
+    fix = "stack the arrays first, with np.stack(...)" if isinstance(leaf, np.ndarray) else None
+    if leaf is None:
+        fix = "write a missing value as NaN where the schema allows it"
+    wanted = dtype.name if dtype is not None else "one sort"
+    figures = {"dtype": wanted, "number": number, "received": type(leaf).__qualname__}
+    text = "must hold values of {dtype}; value {number} is a {received}"
+    return PydanticCustomError("array_value", text, {**figures, "fix": fix} if fix else figures)
+
+
+def _too_large(dtype: np.dtype[Any]) -> PydanticCustomError:
+    return PydanticCustomError("array_value", "holds a number too large for {dtype}", {"dtype": dtype.name})

@@ -1,0 +1,38 @@
+"""Rows of numbers, and single records."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mlguard import Array, NotKeyed
+
+__all__ = ["Patient", "Transaction"]
+
+
+class Patient(BaseModel):
+    """One or more patients: thirty measurements each, none of them negative; NaN where one was not taken."""
+
+    features: Annotated[npt.NDArray[np.float64], Array("batch", 30, ge=0)]
+    request_id: Annotated[str, NotKeyed, Field(max_length=64)] = ""
+
+
+class Transaction(BaseModel):
+    """A card payment, whose fields belong together."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    amount: Annotated[float, Field(gt=0, le=1_000_000)]
+    currency: Literal["EUR", "USD", "GBP"]
+    hour: Annotated[int, Field(ge=0, lt=24)]
+    refund_of: str | None = None
+    kind: Literal["payment", "refund"] = "payment"
+
+    @model_validator(mode="after")
+    def _refund_names_its_payment(self) -> Transaction:
+        if self.kind == "refund" and not self.refund_of:
+            raise ValueError("a refund must say which payment it is of, in refund_of")
+        return self
