@@ -56,7 +56,7 @@ class Call:
     def id(self) -> str:
         """Unique across processes; made when first asked for."""
         if self._id is None:
-            self._id = f"{_process}{next(_numbers):08x}"
+            self._id = f"{_process}{next(_numbers)}"
         return self._id
 
     def tell(self, **facts: Any) -> None:
@@ -105,7 +105,7 @@ _numbers: Iterator[int]
 def _renew() -> None:
     global _process, _numbers
     _process = os.urandom(6).hex()
-    _numbers = itertools.count(1)
+    _numbers = itertools.count(10**9)  # so that all ids have one length
 
 
 _renew()

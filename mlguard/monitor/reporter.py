@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from pydantic import Field, ValidationError
@@ -77,7 +77,7 @@ class Reporter:
         policy_name: For the event.
         fingerprint: A digest of the policy, for the event.
         model_version: For the event; a callable is asked for every event.
-        watch: Asked for further facts, by event key, when an event is built.
+        watch: Asked for further facts, by event key, when an event is built; what they return is JSON as it is.
     """
 
     def __init__(
@@ -93,6 +93,8 @@ class Reporter:
         self._made_of = (target, section, policy_name, fingerprint, model_version, watch)
         self._target = target
         self._section = section
+        self._log = section.log
+        self._stream = target.kind.stream
         self._rate = section.sample_rate
         self._slow = math.inf if section.slow_call is None else clock.seconds(section.slow_call)
         self._summaries = section.summaries
@@ -108,6 +110,15 @@ class Reporter:
         }
         self._about: dict[str, Any] = {"mlguard.schema_version": SCHEMA_VERSION} | {
             key: value for key, value in about.items() if value
+        }
+        # Copied and filled in for every success, which is quicker than building it; the place of a field stays.
+        self._success: dict[str, Any] = self._about | {
+            "mlguard.call_id": "",
+            "event.outcome": "success",
+            "mlguard.disposition": "",
+            "mlguard.duration": 0.0,
+            "mlguard.attempts": 0,
+            "mlguard.sample_rate": 1.0,
         }
         self.reset()
 
@@ -125,36 +136,36 @@ class Reporter:
         slow = duration >= self._slow
         if slow:
             self._slow_calls += 1
-        if not self._section.log:
+        if not self._log:
             return
-        must = slow or this.degraded or this.violations is not None
-        rate = 1.0 if must else self._rate
-        if rate < 1.0 and _chance.random() >= rate:
-            return
-        level = _INFO if this.violations is None else _WARNING
+        violations = this.violations
+        rate = self._rate
+        if rate < 1.0:
+            if slow or this.degraded or violations is not None:
+                rate = 1.0
+            elif _chance.random() >= rate:
+                return
+        level = _INFO if violations is None else _WARNING
         try:
             config = self._sink.open(level)
             if config is None:
                 return
-            event = {
-                **self._about,
-                "mlguard.call_id": this.id,
-                "event.outcome": "success",
-                "mlguard.disposition": str(disposition),
-                "mlguard.duration": round(duration, 6),
-                "mlguard.attempts": this.attempts,
-                "mlguard.sample_rate": rate,
-            }
+            event = self._success.copy()
+            event["mlguard.call_id"] = this.id
+            event["mlguard.disposition"] = str(disposition)
+            event["mlguard.duration"] = _rounded(duration)
+            event["mlguard.attempts"] = this.attempts
+            event["mlguard.sample_rate"] = rate
             if slow:
                 event["mlguard.slow"] = True
-            if this.violations is not None:
-                self._tell_violations(event, this.violations)
+            if violations is not None:
+                self._tell_violations(event, violations)
             self._tell(event, this)
-            if self._target.kind.stream:
+            if self._stream:
                 event["mlguard.items"] = result.count
             if self._summaries:
                 self._tell_inputs(event, args, kwargs)
-                if not self._target.kind.stream:
+                if not self._stream:
                     self._tell_output(event, result)
             self._sink.write(config, level, _EVENT, event)
         except Exception as trouble:
@@ -173,7 +184,7 @@ class Reporter:
         name = failures.error_type(error)
         if disposition is not Disposition.CANCELLED:
             self._count_failure(name)
-        if not self._section.log:
+        if not self._log:
             return
         level, event_name = _level_of(disposition)
         try:
@@ -194,7 +205,7 @@ class Reporter:
                 "event.outcome": "unknown" if disposition is Disposition.CANCELLED else "failure",
                 "error.type": name,
                 "mlguard.disposition": str(disposition),
-                "mlguard.duration": round(duration, 6),
+                "mlguard.duration": _rounded(duration),
                 "mlguard.attempts": this.attempts,
                 "mlguard.sample_rate": 1.0,
             }
@@ -208,9 +219,10 @@ class Reporter:
                 self._tell_error(event, this, error, () if refused else args, {} if refused else kwargs)
             if self._summaries and not refused:
                 self._tell_inputs(event, args, kwargs)
+            recorded_by = event.get("mlguard.recorded_by", this.id)
             self._sink.write(config, level, event_name, event)
             if disposition is not Disposition.CANCELLED:
-                failures.mark(error, this, event.get("mlguard.recorded_by", this.id), now)
+                failures.mark(error, this, recorded_by, now)
         except Exception as trouble:
             self._count_trouble("log", trouble)
 
@@ -259,22 +271,24 @@ class Reporter:
         if this.parent is not None:
             event["mlguard.parent_call_id"] = this.parent.id
         if this.waited:
-            event["mlguard.waited"] = round(this.waited, 6)
+            event["mlguard.waited"] = _rounded(this.waited)
         if this.degraded:
             event["mlguard.degraded"] = True
         if this.late:
             event["mlguard.late"] = True
         if this.first_item_at is not None:
-            event["mlguard.first_item"] = round(this.first_item_at - this.started, 6)
+            event["mlguard.first_item"] = _rounded(this.first_item_at - this.started)
         if this.facts is not None:
-            _add_facts(event, this.facts)
+            for key, value in this.facts.items():
+                event.setdefault(key, plain(value))  # how the call ended weighs more than what it met on the way
         if this.notes is not None:
             _tell_notes(event, this.notes)
         try:
             if self._version is not None:
                 event["mlguard.model_version"] = str(self._version())[:200]
             for facts in self._watch:
-                _add_facts(event, facts())
+                for key, value in facts().items():
+                    event.setdefault(key, value)
         except Exception as trouble:
             self._count_trouble("watch", trouble)
 
@@ -309,7 +323,7 @@ class Reporter:
 
     def _tell_inputs(self, event: dict[str, Any], args: Any, kwargs: Any) -> None:
         try:
-            for key, hidden, value in self._known().named(args, kwargs):
+            for (key, hidden), value in self._known().named(args, kwargs):
                 if hidden:
                     event[key] = HIDDEN
                 else:
@@ -363,27 +377,33 @@ class _Parameters:
         self._rest = next((entry(p) for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), None)
         self._extra = next((entry(p) for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD), None)
         bound_by = parameters[0].name if parameters and "." in target.qualname else ""
-        self._skip = 1 if bound_by in ("self", "cls") and self._positional else 0
+        self._bound = bound_by in ("self", "cls") and bool(self._positional)
+        if self._bound:
+            del self._positional[0]
 
-    def named(self, args: Any, kwargs: Any) -> Iterable[tuple[str, bool, Any]]:
-        """Key, whether it is hidden, and value of each argument; the method's own object is none."""
-        skip = self._skip
-        for (key, hidden), value in zip(self._positional[skip:], args[skip:], strict=False):
-            yield key, hidden, value
+    def named(self, args: Any, kwargs: Any) -> Iterable[tuple[tuple[str, bool], Any]]:
+        """Each argument with its key and whether it is hidden; the method's own object is none."""
+        if self._bound:
+            args = args[1:]
+        named = zip(self._positional, args, strict=False)
+        if not kwargs and len(args) <= len(self._positional):
+            return named  # as validation hands the arguments on
+        return itertools.chain(named, self._others(args, kwargs))
+
+    def _others(self, args: Any, kwargs: Any) -> Iterator[tuple[tuple[str, bool], Any]]:
         if self._rest is not None and len(args) > len(self._positional):
-            yield *self._rest, args[len(self._positional) :]
-        if kwargs:
-            extra = {}
-            for name, value in kwargs.items():
-                if name in self._by_name:
-                    yield *self._by_name[name], value
-                else:
-                    extra[name] = value
-            if extra and self._extra is not None:
-                yield *self._extra, extra
+            yield self._rest, args[len(self._positional) :]
+        extra = {}
+        for name, value in kwargs.items():
+            if name in self._by_name:
+                yield self._by_name[name], value
+            else:
+                extra[name] = value
+        if extra and self._extra is not None:
+            yield self._extra, extra
 
     def hidden_values(self, args: Any, kwargs: Any) -> Iterable[tuple[Any, bool]]:
-        return [(value, hidden) for _, hidden, value in self.named(args, kwargs)]
+        return [(value, hidden) for (_, hidden), value in self.named(args, kwargs)]
 
 
 def _level_of(disposition: Disposition) -> tuple[int, str]:
@@ -394,9 +414,9 @@ def _level_of(disposition: Disposition) -> tuple[int, str]:
     return _WARNING, _EVENT
 
 
-def _add_facts(event: dict[str, Any], facts: Mapping[str, Any]) -> None:
-    for key, value in facts.items():
-        event.setdefault(key, plain(value))  # how the call ended weighs more than what it met on the way
+def _rounded(seconds: float) -> float:
+    """To the microsecond, in a third of the time that ``round(seconds, 6)`` takes."""
+    return round(seconds * 1e6) / 1e6
 
 
 def _tell_notes(event: dict[str, Any], notes: dict[str, Any]) -> None:

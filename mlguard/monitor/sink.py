@@ -41,8 +41,11 @@ class Sink:
         if "exception" in event and isinstance([*config["processors"]][-1], ConsoleRenderer):
             # Printed below the line just the same, but before structlog 26 "exception" raises a warning there.
             event["stack"] = event.pop("exception")
+        context = config["context_class"]
         logger = config["wrapper_class"](
-            self._raw(config), processors=config["processors"], context=config["context_class"](event)
+            self._raw(config),
+            processors=config["processors"],
+            context=event if context is dict else context(event),  # the event is ours alone; loggers copy it once more
         )
         if level == logging.INFO:
             logger.info(name)

@@ -40,7 +40,9 @@ def summarise(event: Event, key: str, value: Any) -> None:
     kind = type(value)
     if kind is float:
         event[key] = value if math.isfinite(value) else str(value)
-    elif kind in _AS_IT_IS:
+    elif kind is int:
+        _integer(event, key, value)
+    elif kind is bool or value is None:
         event[key] = value
     elif kind is str or kind is bytes:
         event[key + ".length"] = len(value)
@@ -53,7 +55,7 @@ def summarise(event: Event, key: str, value: Any) -> None:
 
 def plain(value: Any) -> Any:
     """A fact or a note as JSON can hold it: numbers and short text, flat lists of them, a class name for the rest."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         return [_scalar(item) for item in value[:20]]
     return _scalar(value)
 
@@ -258,7 +260,6 @@ def _numpy_scalar(event: Event, key: str, value: Any) -> None:
     _opaque(event, key, value) if hasattr(held, "dtype") else summarise(event, key, held)
 
 
-_AS_IT_IS: Final = frozenset({bool, type(None)})
 _BUILTIN: Final = frozenset({bool, type(None), float, int, str, bytes, list, tuple, dict, set})
 _writers: WeakKeyDictionary[type, Writer] = WeakKeyDictionary()
 

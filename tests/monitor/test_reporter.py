@@ -74,6 +74,29 @@ def test_a_successful_call_is_one_event(watch, lines) -> None:
     }
 
 
+def test_one_calls_fields_never_reach_the_next_event(watch, lines) -> None:
+    """What a call met, noted or broke stands in its own record only."""
+
+    def predict(eventful: bool) -> None:
+        from mlguard.context import current
+
+        call = current.get()
+        assert call is not None
+        if eventful:
+            note(tokens=412)
+            call.tell(mlguard__cache="miss")
+            call.waited, call.late, call.degraded = 0.25, True, True
+            call.violations = [{"type": "t", "loc": ("x",), "msg": "m"}]
+
+    guarded = watch(predict)
+    for eventful in (False, True, False):
+        guarded(eventful)
+    before, eventful_one, after = lines.events
+    assert set(eventful_one) > set(before)
+    assert list(after) == list(before)
+    assert after["mlguard.call_id"] != before["mlguard.call_id"]
+
+
 def test_an_exception_is_recorded_and_raised_as_it_is(watch, lines) -> None:
     """A failed call writes one error record with message, input and traceback; the caller gets the same exception."""
     guarded = watch(fail)
