@@ -22,7 +22,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks
 
 picture: $(READY)
-	$(BIN)/mlguard demo --picture docs/pictures/demo.svg
+	$(BIN)/mlguard demo --picture docs/demo.svg
 
 schemas: $(READY)
 	$(BIN)/python -m schemas

@@ -16,7 +16,7 @@ from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 import mlguard.call
 from mlguard.cache import Cache
 from mlguard.errors import PolicyError
-from mlguard.handle import Guarded, Handle
+from mlguard.handle import Guarded, Handle, remember
 from mlguard.memory import Memory
 from mlguard.monitor import Monitor
 from mlguard.policies import Policy, get
@@ -176,6 +176,7 @@ def _decorate(function: Any, policy: Policy, options: Options, namespace: Mappin
     wrapper.__globals__.update(handle.names_before_the_first_call())
     if target.resolved:
         _settle_if_possible(handle)
+    remember(handle)
     return cast("Guarded[..., Any]", wrapper)
 
 

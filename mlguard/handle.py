@@ -25,7 +25,7 @@ from mlguard.wiring import Options, core_names, wire
 if TYPE_CHECKING:
     from mlguard.policies import Policy
 
-__all__ = ["Guarded", "Handle", "Outcome", "every_handle"]
+__all__ = ["Guarded", "Handle", "Outcome", "every_handle", "remember"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -73,7 +73,6 @@ class Handle(Generic[P, R_co]):
         self._flags: dict[str, bool] | None = None
         self._rooms: dict[str, Runtime] = {}
         self._variants: dict[str, Callable[..., Any]] = {}
-        _handles.add(self)
 
     @property
     def source(self) -> str:
@@ -87,6 +86,7 @@ class Handle(Generic[P, R_co]):
         heading = f"A call to {self._target.name}, in order:"
         steps = [f"{name}: {said}" for name in _ORDER if name in self._rooms for said in self._rooms[name].explain()]
         steps.append(f"function: {self._target.label} runs; its own exceptions are re-raised as they are.")
+        steps.append(f"validation: {self._rooms['validation'].explain_result()}")  # type: ignore[attr-defined]
         return "\n".join([heading, *(f"{number:3}. {step}" for number, step in enumerate(steps, start=1))])
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Outcome[R_co]:
@@ -182,6 +182,10 @@ class Handle(Generic[P, R_co]):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_variants": {}}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        remember(self)
+
     def __repr__(self) -> str:
         return f"<guard of {self._target.name}>"
 
@@ -253,6 +257,11 @@ class Guarded(Generic[P, R_co]):
             self: Guarded[Concatenate[Any, Q], R_co], instance: object, owner: type | None = None, /
         ) -> Guarded[Q, R_co]: ...
         def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
+
+
+def remember(handle: Handle[Any, Any]) -> None:
+    """Adds the handle of a function whose decoration succeeded to `every_handle`."""
+    _handles.add(handle)
 
 
 def every_handle() -> list[Handle[Any, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from mlguard.errors import PolicyError
 
-__all__ = ["Kind", "Target"]
+__all__ = ["Kind", "Target", "spelt_out"]
 
 
 class Kind(Enum):
@@ -100,6 +100,18 @@ class Target:
         return typing.get_type_hints(
             function, globalns=getattr(function, "__globals__", {}), localns=around or None, include_extras=True
         )
+
+
+def spelt_out(annotation: Any) -> Any:
+    """What a type alias stands for, with its parameters filled in; any other annotation as it is.
+
+    NumPy 2.5 makes ``npt.NDArray`` such an alias on Python 3.12 and newer.
+    """
+    alias = typing.get_origin(annotation) or annotation
+    if not hasattr(alias, "__value__"):
+        return annotation
+    arguments = typing.get_args(annotation)
+    return spelt_out(alias.__value__[arguments] if arguments else alias.__value__)
 
 
 def _kind_of(function: Callable[..., Any]) -> Kind:

@@ -12,8 +12,8 @@ from typing import Any, Final, Protocol
 
 from mlguard.context import Call
 
-# Flags: True where the policy asks for the concern. RECORD: a `Call` is kept; POSITIONAL: every
-# argument can be passed by position; DIMS: array dimensions have names; STREAM: the function is a generator; OUTCOME: `f.guard.call`.
+# Flags: True where the policy asks for the concern. RECORD: a `Call` is kept; OUTCOME: `f.guard.call`; POSITIONAL: each
+# argument can be passed by position; DIMS: array dimensions have names; STREAM: the function is a generator.
 RECORD: bool
 MONITOR: bool
 OUTCOME: bool

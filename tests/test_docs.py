@@ -30,6 +30,7 @@ VOLATILE = [
     ),
     (re.compile(r'("timestamp": )"[^"]+"'), r'\1"T"'),
     (re.compile(r'("mlguard\.policy\.fingerprint": )"[0-9a-f]+"'), r'\1"F"'),
+    (re.compile(r"limit of (?:host|cgroup v\d \S+?), "), "limit of SOURCE, "),
     (re.compile(r"\d+(?:\.\d+)?(?:KiB|MiB|GiB|TiB)"), "SIZE"),
 ]
 
@@ -39,8 +40,8 @@ def test_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """What a reader copies from the page works, in the order of the page."""
     monkeypatch.chdir(tmp_path)
     policies.reset()
-    module = types.ModuleType("__page__")
-    monkeypatch.setitem(sys.modules, "__page__", module)
+    module = types.ModuleType("service")
+    monkeypatch.setitem(sys.modules, "service", module)
     text = page.read_text()
     printed = None
     try:

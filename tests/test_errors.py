@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 
+import numpy as np
 import pydantic
 import pytest
 
@@ -31,16 +32,17 @@ def test_pickle_keeps_everything(error: errors.GuardError) -> None:
 
 def test_schema_errors_are_pydantics_as_well() -> None:
     """Code that catches pydantic's ValidationError also catches ours."""
-    error = errors.InvalidInputError.of("f", [{"type": "custom", "loc": ("a", 0), "msg": "must be {odd}", "ctx": {"n": 1}}])
+    violation = {"type": "custom", "loc": ("a", 0), "msg": "must be {odd}", "ctx": {"n": 1}}
+    error = errors.InvalidInputError.of("f", [violation])
     assert isinstance(error, pydantic.ValidationError)
     assert isinstance(error, errors.GuardError)
-    assert error.errors() == [{"type": "custom", "loc": ("a", 0), "msg": "must be {odd}", "ctx": {"n": 1}}]
+    assert error.errors() == [violation]
     assert error.error_count() == 1
 
 
 def test_schema_errors_are_json_whatever_the_figures() -> None:
     """NaN, infinities and foreign objects among the figures never break the JSON of an error."""
-    figures = {"min": float("nan"), "max": float("inf"), "seen": {1, 2}, "what": object(), "list": [float("-inf"), None]}
+    figures = {"min": float("nan"), "max": float("inf"), "seen": {1, 2}, "what": object(), "list": [-np.inf, None]}
     error = errors.InvalidOutputError.of("f", [{"type": "custom", "loc": (), "msg": "bad", "ctx": figures}])
     text = json.dumps(json.loads(error.json()), allow_nan=False)
     assert '"nan"' in text

@@ -11,6 +11,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import threading
 import typing
 import weakref
 from collections.abc import AsyncIterator, Iterator
@@ -305,7 +306,7 @@ class TestWhatTheWrapperKeeps:
         assert pickle.loads(pickle.dumps(double)) is double
 
     def test_cloudpickle_by_value(self) -> None:
-        """A function of __main__ with every concern on, and an unpicklable global beside it, reaches another process."""
+        """A function of __main__ with every concern on, an unpicklable global beside it, reaches another process."""
         script = textwrap.dedent(
             """
             import sys, threading, cloudpickle
@@ -597,3 +598,60 @@ def test_arrays_through_everything() -> None:
     with pytest.raises(ValueError, match="read-only"):
         second[0] = 5
     assert cloudpickle.loads(cloudpickle.dumps(second)).tolist() == [1, 1, 1]
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("options", "fix"),
+        [
+            ({"cache": Cache(ttl=1), "deterministic": False}, "drop deterministic=False"),
+            ({"validation": Validation(on_invalid="fallback")}, "fallback=VALUE"),
+            ({"need": "1MiB"}, r"memory=Memory\(\)"),
+            ({"key": lambda x: x}, r"cache=Cache\(ttl=\.\.\.\)"),
+        ],
+    )
+    def test_what_cant_be_honoured(self, options: dict[str, Any], fix: str) -> None:
+        """Options that contradict each other are refused at decoration, with the fix, never ignored."""
+        with pytest.raises(PolicyError, match=fix):
+
+            @guarded(**options)
+            def f(x: int) -> int:
+                return x
+
+    def test_abstract_policies(self) -> None:
+        """An abstract policy is there to be extended."""
+        with pytest.raises(PolicyError, match="abstract"):
+
+            @guarded(Policy(abstract=True))
+            def f(x: int) -> int:
+                return x
+
+    def test_unkeyable_arguments(self) -> None:
+        """A cache on a function whose argument can't be keyed is refused at decoration, naming the argument."""
+        with pytest.raises(PolicyError, match="parameter 'ready' can't be part of a cache key"):
+
+            @guarded(cache=Cache(ttl=1))
+            def f(ready: threading.Event) -> int:
+                return 1
+
+    def test_a_schema_that_does_not_match(self) -> None:
+        """A schema with a field that is no parameter is refused at decoration, naming the field."""
+
+        class Schema(BaseModel):
+            y: int
+
+        with pytest.raises(PolicyError, match="'x'"):
+
+            @guarded(schema=Schema)
+            def f(x: int) -> int:
+                return x
+
+    def test_bind_all(self) -> None:
+        """`policies.bind_all()` finds at start-up what would otherwise be found at the first call."""
+        module: dict[str, Any] = {"__name__": "start_up"}
+        exec("from mlguard import guarded\n@guarded\ndef f(x: 'Nowhere'): return x\n", module)
+        with pytest.raises(PolicyError, match="'Nowhere'"):
+            policies.bind_all()
+        module["Nowhere"] = int
+        policies.bind_all()
+        assert module["f"]("3") == 3

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from mlguard.cache.copies import copyable
 from mlguard.cache.keys import KEYABLE, is_marked, keyed_fields, offers_identity
+from mlguard.target import spelt_out
 
 __all__ = ["MisplacedMark", "never_copied", "never_keyed", "plain_types"]
 
@@ -77,8 +78,8 @@ def _unboxed(annotation: Any) -> Any:
             annotation = typing.get_args(annotation)[0]
         elif isinstance(annotation, typing.NewType):
             annotation = annotation.__supertype__
-        elif hasattr(annotation, "__value__"):  # type X = ...
-            annotation = annotation.__value__
+        elif (meant := spelt_out(annotation)) is not annotation:
+            annotation = meant
         else:
             return annotation
 

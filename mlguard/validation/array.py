@@ -16,6 +16,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from mlguard.errors import PolicyError
+from mlguard.target import spelt_out
 from mlguard.validation import convert
 from mlguard.validation.dimensions import Dims, dims_of, fit, shape_text
 from mlguard.validation.figures import Bounds
@@ -36,8 +37,9 @@ class Array:
             result of one call, or once ``...`` for any dimensions. No entry at all: any shape.
         dtype: What the elements are. Default: the dtype of the annotation, such as float32 in
             ``npt.NDArray[np.float32]``; where that names none, any boolean, number, text or time.
-        finite: Refuse NaN, infinities and NaT. Default False, because NaN is how many models spell a missing value;
-            NaN is then not compared with the bounds either.
+        finite: Refuse NaN, infinities and NaT. Default False, because NaN is how many models spell a missing value.
+        allow_nan: Let NaN pass the bounds. Default False: NaN is neither above nor below anything, so that a bound
+            refuses it, as pydantic's own ``Field(ge=0)`` does. Without bounds, only `finite` refuses NaN.
         ge: Least value allowed. Compared as NumPy compares: the bound is rounded to a floating dtype first.
         gt: Every value must be greater.
         le: Greatest value allowed.
@@ -54,6 +56,7 @@ class Array:
         *shape: int | str | EllipsisType,
         dtype: Any = None,
         finite: bool = False,
+        allow_nan: bool = False,
         ge: float | None = None,
         gt: float | None = None,
         le: float | None = None,
@@ -63,6 +66,7 @@ class Array:
         self.shape = shape
         self.dtype = dtype
         self.finite = finite
+        self.allow_nan = allow_nan
         self.ge, self.gt, self.le, self.lt = ge, gt, le, lt
         self.strict = strict
         _refuse_shape(self)
@@ -71,7 +75,7 @@ class Array:
     def __repr__(self) -> str:
         given = [repr(entry) if entry is not ... else "..." for entry in self.shape]
         given += [f"dtype={_dtype_text(self.dtype)}"] if self.dtype is not None else []
-        given += [f"{name}=True" for name in ("finite", "strict") if getattr(self, name)]
+        given += [f"{name}=True" for name in ("finite", "allow_nan", "strict") if getattr(self, name)]
         bounds = {name: getattr(self, name) for name in _JSON_BOUNDS}
         given += [f"{name}={bound}" for name, bound in bounds.items() if bound is not None]
         return f"Array({', '.join(given)})"
@@ -119,10 +123,12 @@ class ArrayCheck:
         """The one dtype that fits; None: any that `expected`, an abstract type such as np.floating, covers."""
         self.shape = array.shape
         self.names = tuple(dict.fromkeys(entry for entry in array.shape if isinstance(entry, str)))
-        bounded = array.finite or any(bound is not None for bound in (array.ge, array.gt, array.le, array.lt))
+        bounded = array.finite or _has_bound(array)
         self._plain_shape = bool(array.shape) and all(isinstance(entry, int) for entry in array.shape)
         self._bounds: Callable[[np.ndarray[Any, Any]], None] | None = (
-            Bounds(array.ge, array.gt, array.le, array.lt, finite=array.finite) if bounded else None
+            Bounds(array.ge, array.gt, array.le, array.lt, finite=array.finite, allow_nan=array.allow_nan)
+            if bounded
+            else None
         )
 
     def exact(self, value: Any) -> Any:
@@ -271,12 +277,13 @@ def _declared_dtype(array: Array, source: Any) -> Any:
             f"{array!r}: dtype = {_dtype_text(expected)} can't be checked. "
             "Fix: declare a boolean, number, text or time dtype; a structured array as a model with one array a column."
         )
-    if kind in ("b", "c", "S", "U") and any(bound is not None for bound in (array.ge, array.gt, array.le, array.lt)):
+    if kind in ("b", "c", "S", "U") and _has_bound(array):
         raise PolicyError(f"{array!r}: {_dtype_text(expected)} has no range. Fix: drop ge, gt, le and lt.")
     return expected
 
 
 def _dtype_of(source: Any) -> Any:
+    source = spelt_out(source)
     if source is np.ndarray:
         return np.generic
     if get_origin(source) is not np.ndarray:
@@ -325,6 +332,10 @@ def _refuse_shape(array: Array) -> None:
         raise PolicyError(f"Array: {shape_text(array.shape)} has two ellipses. Fix: keep one, the other is ambiguous.")
 
 
+def _has_bound(array: Array) -> bool:
+    return any(bound is not None for bound in (array.ge, array.gt, array.le, array.lt))
+
+
 def _refuse_bounds(array: Array) -> None:
     for name in ("ge", "gt", "le", "lt"):
         bound = getattr(array, name)
@@ -333,6 +344,9 @@ def _refuse_bounds(array: Array) -> None:
     for one, other in (("ge", "gt"), ("le", "lt")):
         if getattr(array, one) is not None and getattr(array, other) is not None:
             raise PolicyError(f"Array: {one} and {other} are both given. Fix: keep one of them.")
+    if array.allow_nan and (array.finite or not _has_bound(array)):
+        why = "finite=True refuses NaN" if array.finite else "there is no bound that NaN could pass"
+        raise PolicyError(f"{array!r}: allow_nan=True, but {why}. Fix: drop one of them.")
     low = array.ge if array.ge is not None else array.gt
     high = array.le if array.le is not None else array.lt
     if low is not None and high is not None and (low > high or (low == high and (array.gt, array.lt) != (None, None))):

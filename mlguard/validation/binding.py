@@ -26,7 +26,7 @@ from mlguard.context import Call
 from mlguard.errors import InvalidInputError, InvalidOutputError, PolicyError
 from mlguard.section import Section, nearest
 from mlguard.streams import END
-from mlguard.target import Target
+from mlguard.target import Target, spelt_out
 from mlguard.validation.arguments import UNKNOWN_TYPE, Parameter, adapter, order, report_schema, shape_and_spread
 from mlguard.validation.array import Array, array_checks
 from mlguard.validation.dimensions import bind_instance, opened
@@ -268,7 +268,7 @@ class Binding:
             self.check(this, item, dims)
 
     def explain(self) -> list[str]:
-        """What is checked, argument by argument, and what a violation leads to."""
+        """What is checked before the call, argument by argument, and what a violation leads to."""
         lines = []
         if self._model is not None:
             lines.append(
@@ -285,11 +285,6 @@ class Binding:
             lines.append("Arguments are not converted (strict).")
         if self.validates and self._limit is not None:
             lines.append(f"An argument may take at most {clock.size_text(self._limit.most)}.")
-        if self.checks:
-            what = "Each item" if self._target.kind.stream else "The result"
-            lines.append(f"{what} must be {_type_text(self._output_type)}; it is checked, never converted.")
-        else:
-            lines.append("The result is not checked.")
         if self.validates or self.checks:
             section = self._section or Validation()
             lines.append(
@@ -300,6 +295,13 @@ class Binding:
                 }[section.on_invalid]
             )
         return lines
+
+    def explain_result(self) -> str:
+        """What is checked after the call."""
+        if not self.checks:
+            return "The result is not checked."
+        what = "Each item" if self._target.kind.stream else "The result"
+        return f"{what} must be {_type_text(self._output_type)}; it is checked, never converted."
 
     def stats(self) -> dict[str, Any]:
         """Calls refused or reported so far, and how often each field was at fault."""
@@ -509,8 +511,9 @@ def _type_text(annotation: Any) -> str:
         return f"{_type_text(inner)}{''.join(f' as {mark}' for mark in shown)}"
     if isinstance(annotation, type) and typing.get_origin(annotation) is None:
         return annotation.__qualname__
-    if typing.get_origin(annotation) is np.ndarray:
-        dtype = typing.get_args(typing.get_args(annotation)[1])
+    array = spelt_out(annotation)
+    if typing.get_origin(array) is np.ndarray:
+        dtype = typing.get_args(typing.get_args(array)[1])
         return f"ndarray of {getattr(dtype[0], '__name__', 'any dtype')}" if dtype else "ndarray"
     return str(annotation).replace("typing.", "")
 

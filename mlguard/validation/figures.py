@@ -24,10 +24,20 @@ _TINY = 32
 
 
 class Bounds:
-    """Raises ``array_not_finite`` or ``array_range`` where an array has values out of bounds."""
+    """Raises ``array_not_finite``, ``array_nan`` or ``array_range`` where an array has values out of bounds."""
 
-    def __init__(self, ge: float | None, gt: float | None, le: float | None, lt: float | None, *, finite: bool) -> None:
+    def __init__(
+        self,
+        ge: float | None,
+        gt: float | None,
+        le: float | None,
+        lt: float | None,
+        *,
+        finite: bool,
+        allow_nan: bool = False,
+    ) -> None:
         self.finite = finite
+        self.allow_nan = allow_nan
         self._low = ge if ge is not None else gt
         self._high = le if le is not None else lt
         self._open = (gt is not None, lt is not None)
@@ -44,7 +54,7 @@ class Bounds:
         if kind in "fiu" and x.size <= _TINY:
             good = _tiny_within(x, *ends)
         elif kind in "fiub":
-            good = _within(x, *ends, finite=self.finite or kind != "f")
+            good = _within(x, *ends, finite=not self.allow_nan)
         else:
             good = False  # complex numbers, times and text: the thorough look is the only one
         if not good:
@@ -74,6 +84,18 @@ class Bounds:
                 )
         if low is None:
             return
+        if x.dtype.kind == "f" and not self.allow_nan and (bad := np.isnan(x)).any():
+            raise PydanticCustomError(
+                "array_nan",
+                "must be {expected}: {count} of {size} values are NaN, the first at {first}",
+                {
+                    "expected": self._text(),
+                    "count": int(bad.sum()),
+                    "size": x.size,
+                    "first": _first(bad),
+                    "fix": "fill them in, or declare allow_nan=True where NaN spells a missing value",
+                },
+            )
         bad = (x < low) | (x > high)
         if not bad.any():
             return  # NaN, where it is allowed

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sized
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,6 +97,8 @@ def _violation(details: Any, loc: tuple[Any, ...], context: dict[str, Any], know
     if kind in ("missing", "missing_argument", "missing_positional_only_argument", "missing_keyword_only_argument"):
         text = "is required"
     elif kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        from difflib import get_close_matches  # only for this mistake
+
         close = get_close_matches(str(loc[-1]), known, n=1) if kind == "unexpected_keyword_argument" else []
         text = "is not known"
         fix = f"did you mean '{close[0]}'?" if close else fix

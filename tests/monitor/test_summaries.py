@@ -154,7 +154,8 @@ def test_statistics_agree_with_numpy(array: Any) -> None:
         assert found["max"] == finite.max()
         if abs(finite).max() < 1e150:
             assert found["mean"] == pytest.approx(finite.mean(), rel=1e-6, abs=1e-9 * abs(finite).max())
-            assert found["std"] == pytest.approx(finite.std(), rel=1e-4, abs=1e-6 * abs(finite).max())
+            if abs(finite).max() > 1e-150 or not finite.any():  # below, the squares in NumPy's own std underflow to 0
+                assert found["std"] == pytest.approx(finite.std(), rel=1e-4, abs=1e-6 * abs(finite).max())
 
 
 @pytest.mark.parametrize("order", ["C", "F", "sliced", "transposed 3d"])

@@ -320,6 +320,8 @@ def test_json_schema() -> None:
         ({"ge": 1, "lt": 1}, "no value lies in this range"),
         ({"ge": "1"}, "must be a number"),
         ({"le": float("nan")}, "must be a number"),
+        ({"ge": 0, "finite": True, "allow_nan": True}, "finite=True refuses NaN"),
+        ({"allow_nan": True}, "no bound that NaN could pass"),
     ],
 )
 def test_impossible_bounds_are_refused_at_once(options: Any, message: str) -> None:
@@ -425,8 +427,8 @@ def test_ranges_mean_what_numpy_compares(x: Any, low: float, width: float, finit
     lower, upper = (x.dtype.type(low), x.dtype.type(high)) if floating else (low, high)
     with np.errstate(invalid="ignore"):
         bad = (x <= lower) | (x >= upper) if exclusive else (x < lower) | (x > upper)
-    if finite and floating:
-        bad |= ~np.isfinite(x)
+    if floating:
+        bad |= ~np.isfinite(x) if finite else np.isnan(x)
     try:
         assert adapter.validate_python(x) is x
         assert not bad.any()

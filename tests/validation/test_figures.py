@@ -55,13 +55,26 @@ def test_what_is_not_finite_is_found_and_counted(size: int, bad: float, limits: 
 @pytest.mark.parametrize("size", [4, 100, LARGE])
 def test_nan_is_not_compared_where_it_is_allowed(size: int) -> None:
     """NaN spells a missing value; the values beside it are checked all the same."""
-    bounds = Bounds(0, None, None, None, finite=False)
+    bounds = Bounds(0, None, None, None, finite=False, allow_nan=True)
     x = np.full(size, np.nan)
     bounds(x)
     x[0] = 1
     bounds(x)
     x[0] = -1
     assert violation(bounds, x)["min"] == -1
+
+
+@pytest.mark.parametrize("size", [4, 100, LARGE])
+@pytest.mark.parametrize("limits", [(0, None, None, None), (None, None, None, 5), (None, -1, 5, None)])
+def test_a_bound_refuses_nan(size: int, limits: Any) -> None:
+    """NaN is within no range, as pydantic's own bounds have it; an infinity is, where nothing bounds that side."""
+    bounds = Bounds(*limits, finite=False)
+    x = np.ones(size)
+    x[size // 2] = np.inf if limits[2:] == (None, None) else -np.inf if limits[1] is None else 0
+    bounds(x)
+    x[-1] = np.nan
+    found = violation(bounds, x)
+    assert (found["type"], found["count"], found["first"]) == ("array_nan", 1, str([size - 1]))
 
 
 def test_an_infinite_figure_is_a_word() -> None:
