@@ -6,14 +6,16 @@ A section lives in the room of its concern (`Retry` in `resilience/retry.py`), b
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError
 
 from mlguard.errors import PolicyError
 
-__all__ = ["Section", "nearest", "policy_problems", "problems_by_field", "shown"]
+if TYPE_CHECKING:
+    from pydantic_core import CoreSchema
+
+__all__ = ["Section", "descriptions", "nearest", "policy_problems", "problems_by_field", "shown"]
 
 
 class Section(BaseModel):
@@ -23,7 +25,9 @@ class Section(BaseModel):
         PolicyError: A key is unknown or a value impossible; the message names the field, the value and the fix.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    # Schemas are built at their first use, and docstrings of fields read where a JSON Schema is asked for: at import
+    # the two would cost more than all the rest of mlguard.
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, defer_build=True)
 
     if not TYPE_CHECKING:  # a written __init__ would hide the fields from type checkers
 
@@ -35,6 +39,32 @@ class Section(BaseModel):
 
         # Lets pydantic fill nested sections itself, so that one error lists the problems of all of them.
         __init__.__pydantic_base_init__ = True
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core)
+        properties = handler.resolve_ref_schema(schema).get("properties", {})
+        for name, text in descriptions(cls).items():
+            properties[name]["description"] = text
+        return schema
+
+
+def descriptions(section: type[Section]) -> dict[str, str]:
+    """The docstrings under the fields, where the sources are there to be read."""
+    import ast
+    import inspect
+    from itertools import pairwise
+
+    try:
+        made = ast.parse(inspect.getsource(section)).body[0]
+    except (OSError, SyntaxError):
+        return {}
+    found = {}
+    for field, text in pairwise(made.body if isinstance(made, ast.ClassDef) else ()):
+        match field, text:
+            case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(words))):
+                found[name] = inspect.cleandoc(words)
+    return found
 
 
 def policy_problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
@@ -71,6 +101,8 @@ def problems_by_field(error: ValidationError, model: type[BaseModel]) -> dict[tu
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint such as ``" Did you mean 'retry'?"``, or nothing where no known name is close."""
+    from difflib import get_close_matches  # only for errors
+
     close = get_close_matches(name, list(known), n=1)
     return f" Did you mean '{close[0]}'?" if close else ""
 

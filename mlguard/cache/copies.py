@@ -25,7 +25,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
 import numpy as np
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel
 
 __all__ = ["Kept", "TooLarge", "Uncopyable", "copyable", "keep"]
 
@@ -195,7 +195,7 @@ def _new_model(cls: type[BaseModel], parts: Make) -> BaseModel:
     model = cls.__new__(cls)
     object.__setattr__(model, "__dict__", fields)
     object.__setattr__(model, "__pydantic_fields_set__", fields_set)
-    if not issubclass(cls, RootModel):  # which has neither of the two
+    if not cls.__pydantic_root_model__:  # which has neither of the two
         object.__setattr__(model, "__pydantic_extra__", extra)
         object.__setattr__(model, "__pydantic_private__", private)
     return model

@@ -18,19 +18,21 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 from mlguard.errors import PolicyError
-from mlguard.policies.catalogue import Catalogue
-from mlguard.policies.explain import explained
-from mlguard.policies.explain import origins as _origins
 from mlguard.policies.policy import Policy
+
+if TYPE_CHECKING:
+    from mlguard.policies.catalogue import Catalogue
 
 __all__ = ["Policy", "bind_all", "check", "define", "explain", "get", "load", "names", "origins", "reset"]
 
-_catalogue = Catalogue()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_catalogue.renew_lock)
+
+def _catalogue() -> Catalogue:
+    from mlguard.policies.catalogue import of_this_process  # not at import: policies without a name need none of it
+
+    return of_this_process
 
 
 @overload
@@ -61,7 +63,7 @@ def define(name: str | Policy, policy: Policy | None = None, /, *, replace: bool
         raise PolicyError("define() needs a name. Fix: define('name', policy), or Policy(name='name', ...).")
     caller = sys._getframe(1)
     origin = f"{caller.f_code.co_filename}:{caller.f_lineno}"
-    _catalogue.define(name, policy, origin, replacing=replace)
+    _catalogue().define(name, policy, origin, replacing=replace)
 
 
 def load(path: str | os.PathLike[str] | None = None) -> None:
@@ -74,7 +76,7 @@ def load(path: str | os.PathLike[str] | None = None) -> None:
         PolicyError: The file can't be read, or something in it or in the environment is wrong. Every problem is listed,
             with its place; what was in force stays in force.
     """
-    _catalogue.load(path)
+    _catalogue().load(path)
 
 
 def get(name: str) -> Policy:
@@ -84,7 +86,7 @@ def get(name: str) -> Policy:
         PolicyError: There is none, with the nearest name and every place that was searched; it is abstract; or what was
             read is wrong.
     """
-    resolved = _catalogue.get(name)
+    resolved = _catalogue().get(name)
     if resolved.policy is None:
         raise PolicyError(
             f"policy '{name}' is abstract ({' and '.join(resolved.origins)}): it is there to be extended. "
@@ -95,7 +97,7 @@ def get(name: str) -> Policy:
 
 def names() -> list[str]:
     """The names that can be used on functions, sorted; abstract policies and presets are left out."""
-    return _catalogue.names()
+    return _catalogue().names()
 
 
 def explain(name: str) -> str:
@@ -104,7 +106,9 @@ def explain(name: str) -> str:
     Raises:
         PolicyError: There is no policy of that name, or what was read is wrong.
     """
-    return explained(_catalogue.get(name))
+    from mlguard.policies.explained import explained
+
+    return explained(_catalogue().get(name))
 
 
 def origins(name: str) -> dict[str, str]:
@@ -113,7 +117,9 @@ def origins(name: str) -> dict[str, str]:
     Raises:
         PolicyError: There is no policy of that name, or what was read is wrong.
     """
-    return _origins(_catalogue.get(name))
+    from mlguard.policies.explained import origins as found
+
+    return found(_catalogue().get(name))
 
 
 def check() -> None:
@@ -123,7 +129,7 @@ def check() -> None:
         PolicyError: A policy extends one that nobody defined, or a variable sets a policy that does not exist. Every
             problem is listed.
     """
-    _catalogue.check()
+    _catalogue().check()
 
 
 def bind_all() -> None:
@@ -141,4 +147,4 @@ def bind_all() -> None:
 
 def reset() -> None:
     """Forgets every policy of code, file and environment, for tests. The next use reads file and environment again."""
-    _catalogue.reset()
+    _catalogue().reset()

@@ -21,7 +21,7 @@ from mlguard.policies.policy import NAME, Policy
 from mlguard.policies.presets import PRESET, presets
 from mlguard.section import nearest
 
-__all__ = ["Catalogue"]
+__all__ = ["Catalogue", "of_this_process"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class _Sources:
 
 
 class Catalogue:
-    """Named policies; `mlguard.policies` holds the one of the process. Safe to use from several threads."""
+    """Named policies; `of_this_process` is the one everybody uses. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self.renew_lock()
@@ -196,3 +196,8 @@ def _unknown(name: str, entries: Entries, sources: _Sources) -> str:
         f"Searched: policies.define() in code; mlguard.toml, mlguard.yaml, [tool.mlguard] in pyproject.toml in: {file}."
         f" Fix: correct the name, define the policy, or set {FILE_VARIABLE} to its file."
     )
+
+
+of_this_process = Catalogue()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=of_this_process.renew_lock)

@@ -15,7 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, get_args
 
 import numpy as np
-from pydantic import BaseModel, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from mlguard.cache import Cache
 from mlguard.clock import duration_text, seconds
@@ -55,7 +55,7 @@ class Policy(Section):
     """What it is for, in a sentence, for the people who choose between policies."""
     abstract: bool = False
     """True: only there to be extended; using it on a function is refused."""
-    validation: Validation | None = Validation()
+    validation: Validation | None = Field(default_factory=Validation)
     """Enforcement of the annotated schemas; the only section that is there without being asked for."""
     fallback: Fallback | None = None
     """A safe value in place of a failure."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from mlguard.policies.entries import accepts_none
 from mlguard.policies.policy import NAME, Policy, section_classes
-from mlguard.section import Section
+from mlguard.section import Section, descriptions
 
 __all__ = ["policy_schema"]
 
@@ -18,7 +18,7 @@ __all__ = ["policy_schema"]
 def policy_schema() -> dict[str, Any]:
     """What `mlguard.toml`, `mlguard.yaml` and `[tool.mlguard]` may hold, as JSON Schema (draft 2020-12)."""
     sections = section_classes()
-    policy = Policy.model_fields
+    described = descriptions(Policy)
     reference = rf"^(mlguard:)?{NAME.pattern}$"
     settings: dict[str, Any] = {
         "extends": {
@@ -28,12 +28,12 @@ def policy_schema() -> dict[str, Any]:
                 {"type": "array", "items": {"type": "string", "pattern": reference}},
             ],
         },
-        "abstract": {"description": policy["abstract"].description, "type": "boolean", "default": False},
-        "description": {"description": policy["description"].description, "type": "string"},
+        "abstract": {"description": described["abstract"], "type": "boolean", "default": False},
+        "description": {"description": described["description"], "type": "string"},
     }
     for name in sections:
         settings[name] = {
-            "description": f"{policy[name].description} true: with its defaults; false: removes what was inherited.",
+            "description": f"{described[name]} true: with its defaults; false: removes what was inherited.",
             "anyOf": [{"$ref": f"#/$defs/{name}"}, {"type": "boolean"}],
         }
     shared: dict[str, Any] = {}

@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeAlias
 
 import tenacity
@@ -323,6 +322,8 @@ def _seconds(given: Any, headers: Any) -> float | None:
     try:
         seconds = given.total_seconds() if hasattr(given, "total_seconds") else float(given)
     except ValueError:  # an HTTP date; reckoned from the callee's own clock where it tells it
+        from email.utils import parsedate_to_datetime
+
         told = headers.get("Date") or headers.get("date") if headers else None
         now = parsedate_to_datetime(told).timestamp() if told else time.time()
         seconds = parsedate_to_datetime(given).timestamp() - now

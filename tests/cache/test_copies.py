@@ -80,7 +80,7 @@ def test_arrays_from_the_cache_can_never_be_made_writable():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # NumPy 2.5 still allows it, and would rather not
         array.shape = (6,)
-    array.dtype = np.int64
+        array.dtype = np.int64
     np.testing.assert_array_equal(kept.fresh(), np.arange(6.0).reshape(2, 3))
 
 

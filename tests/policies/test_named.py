@@ -324,7 +324,7 @@ def test_code_that_runs_while_the_file_is_read_may_define_policies(write, monkey
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_the_child_of_a_fork_can_define_policies():
     """A lock that another thread held when the process forked does not stop the child."""
-    with policies._catalogue._lock:
+    with policies._catalogue()._lock:
         child = os.fork()
         if child == 0:
             try:
