@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from mlguard import clock
+from mlguard.forks import in_children
 
 __all__ = ["Call", "current", "note", "time_left"]
 
@@ -109,5 +110,4 @@ def _renew() -> None:
 
 
 _renew()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew)
+in_children(_renew)

@@ -16,6 +16,7 @@ from mlguard import clock
 from mlguard.cache import CacheInfo
 from mlguard.context import Call
 from mlguard.errors import PolicyError
+from mlguard.forks import in_children
 from mlguard.outcome import Disposition
 from mlguard.specialise import readable, specialise
 from mlguard.target import Kind, Target
@@ -267,6 +268,14 @@ def remember(handle: Handle[Any, Any]) -> None:
 def every_handle() -> list[Handle[Any, Any]]:
     """The handles of every guarded function that is alive in this process."""
     return list(_handles)
+
+
+def _renew() -> None:
+    global _settling
+    _settling = threading.RLock()
+
+
+in_children(_renew)
 
 
 def _outcome(this: Call, value: Any) -> Outcome[Any]:

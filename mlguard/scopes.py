@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from mlguard.errors import PolicyError
+from mlguard.forks import in_children
 from mlguard.section import Section
 from mlguard.target import Target
 
@@ -47,6 +48,14 @@ def shared(runtime: Callable[[Target, Any], R], target: Target, section: Section
             built = runtime(target, section)
             _shared[runtime, scope] = (section, built)
         return built  # type: ignore[no-any-return]
+
+
+def _renew() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+in_children(_renew)
 
 
 def _settings(section: Section) -> dict[str, Any]:

@@ -12,16 +12,16 @@ because a thread leads itself while a task must not: a caller that gives up may 
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 from mlguard import clock
 from mlguard.cache.copies import Kept
 from mlguard.context import Call, ambient_deadline
 from mlguard.errors import DeadlineExceededError
+from mlguard.forks import renew_in_children
 from mlguard.outcome import Failure, classify
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class ThreadFlights:
     def __init__(self, cache: ResultCache) -> None:
         self.cache = cache
         self.table: dict[Any, _Flight] = {}
-        _tables.add(self)
+        renew_in_children(self)
 
     def share(
         self, key: Any, produce: Any, this: Call | None, args: Any, kwargs: Any, deadline: float | None, dims: Any
@@ -152,6 +152,9 @@ class ThreadFlights:
         """Lets nobody join what is in progress, whose results are not stored either."""
         self.table.clear()
 
+    def after_fork(self) -> None:
+        self.clear()  # the leaders are threads of the parent
+
 
 class TaskFlights:
     """Single flight of coroutine functions, among the tasks of an event loop."""
@@ -159,7 +162,7 @@ class TaskFlights:
     def __init__(self, cache: ResultCache) -> None:
         self.cache = cache
         self.tables: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Any, _Flight]] = WeakKeyDictionary()
-        _tables.add(self)
+        renew_in_children(self)
 
     async def share(
         self, key: Any, produce: Any, this: Call | None, args: Any, kwargs: Any, deadline: float | None, dims: Any
@@ -264,6 +267,9 @@ class TaskFlights:
         for table in list(self.tables.values()):
             table.clear()
 
+    def after_fork(self) -> None:
+        self.clear()  # the leaders are tasks of the parent
+
 
 async def _stopped(task: asyncio.Task[Any], flight: _Flight, table: dict[Any, _Flight], key: Any) -> None:
     """Cancels a computation that nobody waits for any more, and lets it clean up before its last caller goes on."""
@@ -288,13 +294,3 @@ def _patience(until: float | None) -> float:
 
 
 _led: ContextVar[tuple[object, ...]] = ContextVar("mlguard_led", default=())
-_tables: WeakSet[Any] = WeakSet()
-
-
-def _after_fork() -> None:
-    for flights in _tables:
-        flights.clear()  # their leaders are threads and tasks of the parent
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

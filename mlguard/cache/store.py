@@ -7,18 +7,17 @@ code of the user's can run: what is evicted is destroyed after the lock is relea
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, Final
-from weakref import WeakSet
 
 from mlguard import clock
 from mlguard.cache.copies import Kept
 from mlguard.cache.section import Cache
+from mlguard.forks import in_children, renew_in_children
 from mlguard.target import Target
 
 __all__ = ["Entry", "Ledger", "MemoryStore", "store_of"]
@@ -72,7 +71,7 @@ class MemoryStore:
         self.bytes = 0
         self._lock = threading.Lock()
         self._holder: int | None = None
-        _stores.add(self)
+        renew_in_children(self)
 
     def put(self, key: Any, kept: Kept, *, ttl: float | None, jitter: float, cost: float, ledger: Ledger) -> bool:
         """Stores a result; False where it is larger than the whole store."""
@@ -165,14 +164,4 @@ def _size_of(key: Any) -> int:
     return sum(map(sys.getsizeof, key))
 
 
-_stores: WeakSet[MemoryStore] = WeakSet()
-
-
-def _after_fork() -> None:
-    _random.seed()
-    for store in _stores:
-        store.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+in_children(_random.seed)

@@ -6,9 +6,9 @@ against what is used and what is promised, and its promise is held until it ends
 
 from __future__ import annotations
 
-import os
 import threading
 
+from mlguard.forks import in_children
 from mlguard.memory.gauge import Gauge
 from mlguard.memory.probe import Reading
 
@@ -78,5 +78,4 @@ class Ledger:
 of_this_process = Ledger()
 """Shared by every guard of the process."""
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=of_this_process._renew)
+in_children(of_this_process._renew)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from mlguard import clock
+from mlguard.forks import in_children
 from mlguard.memory import cgroup
 from mlguard.memory.host import Host
 from mlguard.memory.probe import Probe, Reading
@@ -105,5 +105,4 @@ def read() -> Reading:
     return of_this_process.read()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=of_this_process._renew)
+in_children(of_this_process._renew)

@@ -6,7 +6,6 @@ import inspect
 import itertools
 import logging
 import math
-import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -17,6 +16,7 @@ from mlguard import clock
 from mlguard.clock import Duration
 from mlguard.context import Call
 from mlguard.errors import GuardError
+from mlguard.forks import in_children
 from mlguard.monitor import failures
 from mlguard.monitor.latency import Latency
 from mlguard.monitor.redaction import HIDDEN, Words, scrubbed
@@ -48,8 +48,7 @@ _TAKEN = frozenset(vars(logging.makeLogRecord({}))) | {
 }  # fmt: skip
 
 _chance = random.Random()  # noqa: S311 - sampling; not the shared generator, whose sequence belongs to the user's model
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_chance.seed)
+in_children(_chance.seed)
 
 
 class Monitor(Section):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mlguard.errors import PolicyError
+from mlguard.forks import in_children
 from mlguard.policies.entries import Entry, entry_of_policy
 from mlguard.policies.environment import read_environment
 from mlguard.policies.files import FILE_VARIABLE, find, read
@@ -199,5 +200,4 @@ def _unknown(name: str, entries: Entries, sources: _Sources) -> str:
 
 
 of_this_process = Catalogue()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=of_this_process.renew_lock)
+in_children(of_this_process.renew_lock)

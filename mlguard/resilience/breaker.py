@@ -21,9 +21,9 @@ from pydantic import AfterValidator, Field
 from mlguard import clock
 from mlguard.clock import Duration
 from mlguard.errors import CircuitOpenError, PolicyError
+from mlguard.forks import renew_in_children
 from mlguard.outcome import Failure, classify, status_of
 from mlguard.resilience.counting import Steps
-from mlguard.resilience.forks import renew_in_children
 from mlguard.section import Section
 from mlguard.target import Target
 

@@ -17,7 +17,7 @@ from mlguard import clock
 from mlguard.clock import Duration
 from mlguard.context import Call, ambient_deadline
 from mlguard.errors import ConcurrencyLimitError
-from mlguard.resilience.forks import renew_in_children
+from mlguard.forks import renew_in_children
 from mlguard.section import Section
 from mlguard.target import Target
 

@@ -22,10 +22,10 @@ from mlguard import clock
 from mlguard.clock import Duration
 from mlguard.context import Call, ambient_deadline
 from mlguard.errors import InvalidInputError, InvalidOutputError, PolicyError, RejectedError
+from mlguard.forks import renew_in_children
 from mlguard.outcome import Failure, classify
 from mlguard.resilience.counting import Steps
 from mlguard.resilience.error_paths import error_at, path_of
-from mlguard.resilience.forks import renew_in_children
 from mlguard.section import Section
 from mlguard.target import Target
 

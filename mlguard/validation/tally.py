@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import Any
+
+from mlguard.forks import in_children
 
 __all__ = ["Tally"]
 
@@ -45,5 +46,4 @@ def _renew() -> None:
 
 
 _lock = threading.Lock()  # held for a few additions only
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew)  # another thread may have held it while the process forked
+in_children(_renew)  # another thread may have held it while the process forked

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["Forkable", "renew_in_children"]
+__all__ = ["Forkable", "in_children", "renew_in_children"]
 
 
 class Forkable(Protocol):
@@ -15,6 +16,12 @@ class Forkable(Protocol):
     def after_fork(self) -> None:
         """Runs in the child, before anything else does."""
         ...
+
+
+def in_children(function: Callable[[], object]) -> None:
+    """Calls a function in every child this process forks, before anything else runs there."""
+    if hasattr(os, "register_at_fork"):  # Windows has no fork
+        os.register_at_fork(after_in_child=function)
 
 
 def renew_in_children(thing: Forkable) -> None:
@@ -28,5 +35,4 @@ def _renew() -> None:
 
 
 _things: weakref.WeakSet[Forkable] = weakref.WeakSet()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew)
+in_children(_renew)
