@@ -229,6 +229,20 @@ class Handle(Generic[P, R_co]):
         return self._rooms["cache"]
 
 
+class BoundGuarded(Generic[P, R_co]):
+    """How type checkers see a guarded method of an object.
+
+    Its ``guard`` is the one of the function, which knows no object: ``model.predict.guard.call(model, batch)``.
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def guard(self) -> Handle[..., R_co]: ...
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+
 class Guarded(Generic[P, R_co]):
     """How type checkers see a guarded function: callable as before, with ``guard`` and ``__wrapped__``.
 
@@ -250,13 +264,13 @@ class Guarded(Generic[P, R_co]):
         @overload
         def __get__(
             self: Guarded[Concatenate[type[T], Q], R_co], instance: T | None, owner: type[T], /
-        ) -> Guarded[Q, R_co]: ...
+        ) -> BoundGuarded[Q, R_co]: ...
         @overload
         def __get__(self, instance: None, owner: type, /) -> Guarded[P, R_co]: ...
         @overload
         def __get__(
             self: Guarded[Concatenate[Any, Q], R_co], instance: object, owner: type | None = None, /
-        ) -> Guarded[Q, R_co]: ...
+        ) -> BoundGuarded[Q, R_co]: ...
         def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
 
 

@@ -87,7 +87,7 @@ def problems_by_field(error: ValidationError, model: type[BaseModel]) -> dict[tu
             text = f": there is no setting '{path[-1]}'.{nearest(path[-1], known)} Known here: {', '.join(known)}"
             found.setdefault(path, []).append(text)
         elif details["type"] == "missing":
-            found.setdefault(path, []).append(": is required")
+            found.setdefault(path, []).append(f": is required. Fix: {owner.__name__}({path[-1]}=...)")
         else:
             reason = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
             start = f" = {shown(details['input'])}: " if path else ": "
