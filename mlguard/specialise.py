@@ -67,7 +67,7 @@ def _functions() -> dict[str, ast.AsyncFunctionDef]:
 
 def _text_of_call() -> str:
     # The loader, unlike open(), also reads from a zip archive. Where only compiled files were shipped it finds nothing:
-    # for that the wheel carries a copy of call.py as data.
+    # for that there is call.txt, the same file under a name that is shipped as data.
     loader: Any = mlguard.call.__loader__
     source: str | None = loader.get_source("mlguard.call")
     if source is not None:

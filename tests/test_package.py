@@ -39,16 +39,29 @@ def test_works_from_a_zip_archive(tmp_path: Path) -> None:
 
 
 def test_works_without_source_files(tmp_path: Path) -> None:
-    """mlguard works where only compiled files were shipped, with the copy of call.py that the wheel carries as data."""
+    """mlguard works where only compiled files were shipped, by call.txt, the same text as data."""
     copy = tmp_path / "frozen" / "mlguard"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(copy / "call.py", copy / "call.txt")  # as [tool.hatch.build.targets.wheel.force-include] does
     compileall.compile_dir(copy, legacy=True, quiet=1)
     for source in copy.rglob("*.py"):
         source.unlink()
     assert _run(str(copy.parent), "frozen") == "2 True"
     (copy / "call.txt").unlink()
     assert "Fix: ship mlguard/call.py" in _run(str(copy.parent), "frozen")
+
+
+def test_the_wheel_is_complete(tmp_path: Path) -> None:
+    """The wheel holds every module and data file of the package, and works from where nothing else is."""
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(build, check=True, capture_output=True, cwd=PACKAGE.parent)
+    wheel = next(tmp_path.glob("*.whl"))
+    with zipfile.ZipFile(wheel) as file:
+        shipped = {name for name in file.namelist() if name.startswith("mlguard/")}
+        metadata = next(file.read(name).decode() for name in file.namelist() if name.endswith("/METADATA"))
+    present = {path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert shipped == {path.relative_to(PACKAGE.parent).as_posix() for path in present}
+    assert f"Version: {mlguard.__version__}\n" in metadata
+    assert _run(str(wheel), wheel.name) == "2 True"
 
 
 def _run(path: str, where: str) -> str:
