@@ -104,8 +104,9 @@ async def produce(this: Any, args: Any, kwargs: Any, deadline: float | None, dim
                 await result.close()
             if BREAKER:
                 breaker_failed(permit, error)
-            if RETRY:
-                tries = again(this, tries, error, deadline)
+            if not RETRY:
+                raise
+            tries = again(this, tries, error, deadline)
             if tries is None:
                 raise
         finally:

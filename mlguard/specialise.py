@@ -177,6 +177,11 @@ class _Fold(ast.NodeTransformer):
             return node.body if node.test.value else node.orelse
         return node
 
+    def visit_While(self, node: ast.While) -> Any:
+        self.generic_visit(node)
+        node.body = _reachable(node.body)
+        return node
+
     def visit_Try(self, node: ast.Try) -> Any:
         self.generic_visit(node)
         node.body = _reachable(node.body)
