@@ -162,18 +162,17 @@ def _decorate(function: Any, policy: Policy, options: Options, namespace: Mappin
     if isinstance(function, classmethod | staticmethod):
         return type(function)(_decorate(function.__func__, policy, options, namespace))
     target = Target(function, namespace)
-    pending = specialise(target.kind, {}, rename={"function": "first_call"})["call"]
     names = {
         "__name__": mlguard.call.__name__,
         "__loader__": mlguard.call.__loader__,
         "__builtins__": builtins,  # pydantic-core looks it up in the caller's namespace, and aborts where it is not
     }
-    wrapper = FunctionType(pending, names, target.name)
+    wrapper = FunctionType(specialise(target.kind, {})["call"], names, target.name)
     functools.update_wrapper(wrapper, function)
     wrapper.__signature__ = target.signature  # type: ignore[attr-defined]  # Celery and autospec ignore __wrapped__
     handle: Handle[..., Any] = Handle(wrapper, target, policy, options)
     wrapper.guard = handle  # type: ignore[attr-defined]
-    wrapper.__globals__.update(handle.names_before_the_first_call())
+    handle.prepare()
     if target.resolved:
         _settle_if_possible(handle)
     remember(handle)

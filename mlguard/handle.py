@@ -72,6 +72,7 @@ class Handle(Generic[P, R_co]):
         self._target = target
         self._options = options
         self._flags: dict[str, bool] | None = None
+        self._bypassed = False
         self._rooms: dict[str, Runtime] = {}
         self._variants: dict[str, Callable[..., Any]] = {}
 
@@ -162,13 +163,15 @@ class Handle(Generic[P, R_co]):
             wiring = wire(self._target, self.policy, self._options)
             self._wrapper.__globals__.update(wiring.names)
             self._rooms = wiring.rooms
-            self._put(wiring.flags)
             self._flags = wiring.flags
+            self._put()
 
-    def names_before_the_first_call(self) -> dict[str, Any]:
-        """What the text of an unsettled wrapper needs: all flags off, and `function` renamed to `first_call`."""
-        names = core_names(self._target, self.first_call)
-        return {**names, "first_call": names.pop("function")}
+    def prepare(self) -> None:
+        """Puts a wrapper in place that settles at its first call."""
+        names = core_names(self._target, self._target.function)
+        first_call = core_names(self._target, self.first_call)["function"]
+        self._wrapper.__globals__.update({**names, "first_call": first_call})
+        self._put()
 
     def first_call(self, *args: Any, **kwargs: Any) -> Any:
         """What an unsettled wrapper calls."""
@@ -177,8 +180,9 @@ class Handle(Generic[P, R_co]):
 
     def bypass(self, on: bool) -> None:
         """Switches every concern off, or on again; calls in flight finish as they began. For `mlguard.testing`."""
-        self.settle()
-        self._put({} if on else self._flags or {})
+        with _settling:
+            self._bypassed = on
+            self._put()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_variants": {}}
@@ -190,14 +194,19 @@ class Handle(Generic[P, R_co]):
     def __repr__(self) -> str:
         return f"<guard of {self._target.name}>"
 
-    def _put(self, flags: dict[str, bool]) -> None:
+    def _put(self) -> None:
+        """Gives the wrapper the code for its state. A call that runs keeps the code it began with."""
+        if self._bypassed:
+            code = specialise(self._target.kind, {})
+        elif self._flags is None:
+            code = specialise(self._target.kind, {}, rename={"function": "first_call"})
+        else:
+            code = specialise(self._target.kind, self._flags)
         namespace = self._wrapper.__globals__
-        for key, code in specialise(self._target.kind, flags).items():
-            named = code.replace(co_name=self._wrapper.__name__, co_qualname=self._wrapper.__qualname__)
-            if key == "produce":
-                namespace["produce"] = FunctionType(code, namespace)
-            else:
-                self._wrapper.__code__ = named
+        if "produce" in code:
+            namespace["produce"] = FunctionType(code["produce"], namespace)
+        wrapper = self._wrapper
+        wrapper.__code__ = code["call"].replace(co_name=wrapper.__name__, co_qualname=wrapper.__qualname__)
 
     def _variant(self, name: str) -> Callable[..., Any]:
         """The same call, compiled to return an `Outcome`, or to leave out everything but the schema."""
@@ -209,7 +218,9 @@ class Handle(Generic[P, R_co]):
             else:
                 flags = {flag: flags.get(flag, False) for flag in ("VALIDATE", "POSITIONAL", "DIMS", "CHECK")}
             code = specialise(self._target.kind, flags)
-            namespace = {**self._wrapper.__globals__, "outcome": _outcome}
+            # The wrapper's own names may be fewer: pickling by value takes along only those that its code uses.
+            core = core_names(self._target, self._target.function)
+            namespace = {**core, **self._wrapper.__globals__, "outcome": _outcome}
             if "produce" in code:
                 namespace["produce"] = FunctionType(code["produce"], namespace)
             self._variants[name] = FunctionType(code["call"], namespace)

@@ -52,6 +52,19 @@ def test_disabled_while_calls_run() -> None:
     assert slow.guard.cache_info().entries == 1
 
 
+def test_disabled_before_the_first_call() -> None:
+    """A function whose annotations can't be resolved yet is switched off, and on again, like any other."""
+    module: dict[str, Any] = {"__name__": "early"}
+    exec("from mlguard import guarded\n@guarded\ndef f(x: 'Later'): return x\n", module)
+    with testing.disabled():
+        assert module["f"]("x") == "x"
+        module["Later"] = int
+        module["f"].guard.settle()
+        assert module["f"]("x") == "x"
+    with pytest.raises(InvalidInputError):
+        module["f"]("x")
+
+
 def test_instant() -> None:
     """Inside `instant()` pauses pass at once, and attempts can be capped."""
     calls = []
