@@ -2,10 +2,10 @@
 
 `specialise.py` turns these functions into the wrapper of one function under one policy: the names in CAPITALS that
 `vocabulary.py` lists as flags become True or False, so that Python drops the blocks a policy does not ask for, and for
-a plain function `async` and `await` go. Nothing else is done to the text; read it as ordinary Python. The names in
-small letters that are not defined here (`bind`, `again`, `memory_enter`, ...) belong to the runtime objects of the
-concerns: `vocabulary.py` declares them, `wiring.py` provides them. `f.guard.source` prints what became of this text
-for the function f.
+a plain function `async` and `await` go. Without a cache, `produce` is put in place of its call. Nothing else is done to
+the text; read it as ordinary Python. The names in small letters that are not defined here (`bind`, `again`,
+`memory_enter`, ...) belong to the runtime objects of the concerns: `vocabulary.py` declares them, `wiring.py` provides
+them. `f.guard.source` prints what became of this text for the function f.
 
 `call` is what every call meets, `produce` what a cache hit skips, `stream` stands for `call` where the function is a
 generator. Waits are written ``enter() or await wait()``, so that the free path never awaits.
@@ -100,10 +100,10 @@ async def produce(this: Any, args: Any, kwargs: Any, deadline: float | None, dim
                 breaker_succeeded(permit)
             break
         except BaseException as error:
-            if STREAM and result is not None:
-                await result.close()
             if BREAKER:
                 breaker_failed(permit, error)
+            if STREAM and result is not None:
+                await result.close()
             if not RETRY:
                 raise
             tries = again(this, tries, error, deadline)
@@ -111,7 +111,7 @@ async def produce(this: Any, args: Any, kwargs: Any, deadline: float | None, dim
                 raise
         finally:
             if RECORD and token is not None:
-                context.current.reset(token)
+                context.leave(token)
             if MEMORY and claim is not True:
                 memory_exit(claim)
             if CONCURRENCY and slot is not None:
@@ -168,7 +168,7 @@ async def stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
             finally:
                 thrown = None  # an exception kept in the frame it points to would keep the arguments alive
                 if RECORD and token is not None:
-                    context.current.reset(token)
+                    context.leave(token)
             if CHECK and item is not END:
                 check_item(this, item, dims)
         if BREAKER:

@@ -6,10 +6,11 @@ is the monitor's work.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterator
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Any
 
 from mlguard import clock
@@ -65,6 +66,12 @@ class Call:
         if self.facts is None:
             self.facts = {}
         self.facts.update({key.replace("__", "."): value for key, value in facts.items()})
+
+
+def leave(token: Token[Call | None]) -> None:
+    """Ends what ``current.set`` began."""
+    with contextlib.suppress(ValueError):  # destroyed with its event loop, in another context: this one is gone
+        current.reset(token)
 
 
 def note(**fields: Any) -> None:

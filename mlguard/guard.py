@@ -6,7 +6,6 @@ What a call then meets is written in `call.py`; which objects carry it out is de
 from __future__ import annotations
 
 import builtins
-import contextlib
 import functools
 import sys
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 import mlguard.call
 from mlguard.cache import Cache
 from mlguard.errors import PolicyError
-from mlguard.handle import Guarded, Handle, remember
+from mlguard.handle import Guarded, Handle
 from mlguard.memory import Memory
 from mlguard.monitor import Monitor
 from mlguard.policies import Policy, get
@@ -25,6 +24,7 @@ from mlguard.specialise import specialise
 from mlguard.target import Target
 from mlguard.validation import Validation
 from mlguard.wiring import Options
+from mlguard.wrapper import Wrapper
 
 __all__ = ["guarded"]
 
@@ -108,7 +108,8 @@ def guarded(  # the overloads above are for type checkers, this one signature fo
         need: Memory one call needs beside its arguments: bytes, text such as ``"256MiB"``, a factor of the size of the
             arguments such as ``"3x"``, or a callable of the arguments that returns bytes.
         model_version: Part of the cache key and of every event; a callable is asked at every call.
-        scope: Functions with the same scope share breaker, concurrency and retry budget. Absent: none is shared.
+        scope: Functions with the same scope share breaker, concurrency, retry budget and the bounds of the cache.
+            Absent: nothing is shared.
         deterministic: False says that equal inputs may give different results; a cache is then refused.
         validation: Merged over the policy's section, as are all that follow: the fields set here win; False removes it.
         fallback: A `Fallback`, or the value or callable of one.
@@ -170,15 +171,7 @@ def _decorate(function: Any, policy: Policy, options: Options, namespace: Mappin
     wrapper = FunctionType(specialise(target.kind, {})["call"], names, target.name)
     functools.update_wrapper(wrapper, function)
     wrapper.__signature__ = target.signature  # type: ignore[attr-defined]  # Celery and autospec ignore __wrapped__
-    handle: Handle[..., Any] = Handle(wrapper, target, policy, options)
-    wrapper.guard = handle  # type: ignore[attr-defined]
-    handle.prepare()
-    if target.resolved:
-        _settle_if_possible(handle)
-    remember(handle)
+    made = Wrapper(wrapper, target, policy, options)
+    made.prepare()
+    wrapper.guard = Handle(made)  # type: ignore[attr-defined]
     return cast("Guarded[..., Any]", wrapper)
-
-
-def _settle_if_possible(handle: Handle[..., Any]) -> None:
-    with contextlib.suppress(NameError):  # a model's own annotation is defined further down: the first call tries again
-        handle.try_to_settle()

@@ -68,6 +68,8 @@ class Opened(_Lease):
         except StopIteration as end:
             self.value = end.value
             return END
+        finally:
+            thrown = None  # its traceback holds this frame
         self.count += 1
         return item
 
@@ -91,6 +93,8 @@ class AsyncOpened(_Lease):
             item = await (self._items.athrow(thrown) if thrown is not None else self._items.asend(sent))
         except StopAsyncIteration:
             return END
+        finally:
+            thrown = None  # its traceback holds this frame
         self.count += 1
         return item
 

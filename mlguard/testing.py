@@ -15,23 +15,23 @@ from typing import Any
 import structlog
 
 from mlguard import clock
-from mlguard.handle import every_handle
 from mlguard.resilience import retry
+from mlguard.wrapper import switch_off
 
 __all__ = ["FakeClock", "capture_events", "disabled", "instant"]
 
 
 @contextmanager
 def disabled() -> Iterator[None]:
-    """Every guarded function behaves as if it had never been guarded. Calls in flight finish as they began."""
-    handles = every_handle()
-    for handle in handles:
-        handle.bypass(True)
+    """Every guarded function behaves as if it had never been guarded, also one that is decorated meanwhile.
+
+    Calls in flight finish as they began. It may be nested: guards are back once the outermost is left.
+    """
+    switch_off(True)
     try:
         yield
     finally:
-        for handle in handles:
-            handle.bypass(False)
+        switch_off(False)
 
 
 @contextmanager
@@ -87,6 +87,7 @@ class FakeClock:
     def __init__(self, start: float = 1_000.0) -> None:
         self._now = start
         self._lock = threading.Lock()
+        self._previous: list[Any] = []
         self.sleeps: list[float] = []
         """The pauses asked for so far, in seconds and in order."""
 
@@ -100,12 +101,12 @@ class FakeClock:
             self._now += clock.seconds(duration)
 
     def __enter__(self) -> FakeClock:
-        self._previous = clock.now, clock.sleep, clock.sleep_async
+        self._previous.append((clock.now, clock.sleep, clock.sleep_async))
         clock.now, clock.sleep, clock.sleep_async = self.now, self._sleep, self._sleep_async
         return self
 
     def __exit__(self, *exception: object) -> None:
-        clock.now, clock.sleep, clock.sleep_async = self._previous
+        clock.now, clock.sleep, clock.sleep_async = self._previous.pop()
 
     def _sleep(self, seconds: float) -> None:
         self.sleeps.append(seconds)

@@ -61,3 +61,11 @@ def test_the_public_tree() -> None:
         assert name in (errors.__doc__ or "")
     assert issubclass(errors.DeadlineExceededError, TimeoutError)
     assert issubclass(errors.PolicyError, ValueError)
+
+
+def test_only_invalid_input_is_permanent() -> None:
+    """The same arguments stay invalid, while the next result may be a valid one; also across processes."""
+    for cls, permanent in ((errors.InvalidInputError, True), (errors.InvalidOutputError, False)):
+        error = cls.of("f", [{"type": "custom", "loc": ("a",), "msg": "bad"}])
+        assert error.permanent is permanent
+        assert pickle.loads(pickle.dumps(error)).permanent is permanent

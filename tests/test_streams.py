@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import weakref
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from mlguard import Concurrency, InvalidOutputError, Monitor, Retry, Timeout, guarded, testing
+from mlguard import Breaker, Concurrency, InvalidOutputError, Monitor, Retry, Timeout, guarded, testing, time_left
 from mlguard.errors import ConcurrencyLimitError, DeadlineExceededError
 
 
@@ -200,3 +202,127 @@ def test_an_empty_stream() -> None:
         yield 1
 
     assert list(nothing()) == []
+
+
+def test_a_deadline_around_a_stream_does_not_move() -> None:
+    """A stream's own deadline waits for its consumer; that of the guarded call around both does not."""
+    with testing.FakeClock() as time:
+
+        @guarded(timeout=Timeout(idle=100))
+        def inner() -> Iterator[float | None]:
+            for _ in range(5):
+                yield time_left()
+
+        @guarded(timeout=Timeout(total=10))
+        def outer() -> list[float | None]:
+            seen = []
+            for left in inner():
+                seen.append(left)
+                time.advance(6)
+            return seen
+
+        with pytest.raises(DeadlineExceededError):
+            outer()
+
+
+class Big:
+    """Something weakly referable that stands for a batch of gigabytes."""
+
+
+@pytest.fixture
+def no_garbage_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_throwing_into_a_stream_keeps_nothing_alive(no_garbage_collector: None) -> None:
+    """An exception thrown into a stream frees its arguments once it is dropped, with gc switched off."""
+
+    @guarded(monitor=Monitor(log=False))
+    def items(big: Big) -> Iterator[int]:
+        yield 1
+        yield 2
+
+    def throw(big: Big) -> None:
+        stream = items(big)
+        next(stream)
+        stream.throw(KeyError())  # type: ignore[attr-defined]
+
+    big = Big()
+    alive = weakref.ref(big)
+    with contextlib.suppress(KeyError):
+        throw(big)
+    del big
+    assert alive() is None
+
+
+async def test_throwing_into_an_async_stream_keeps_nothing_alive(no_garbage_collector: None) -> None:
+    """The same for an async stream."""
+
+    @guarded(monitor=Monitor(log=False))
+    async def items(big: Big) -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    async def throw(big: Big) -> None:
+        stream = items(big)
+        await anext(stream)
+        await stream.athrow(KeyError())  # type: ignore[attr-defined]
+
+    big = Big()
+    alive = weakref.ref(big)
+    try:
+        await throw(big)
+    except KeyError:
+        del big
+    await asyncio.sleep(0)
+    assert alive() is None
+
+
+def test_a_failed_probe_is_counted_also_where_its_cleanup_fails() -> None:
+    """A stream that breaks its schema and then fails to clean up gives its probe back to the breaker."""
+    failing = [True]
+    with testing.FakeClock() as time:
+
+        @guarded(breaker=Breaker(minimum_calls=1, open_for=10))
+        def items() -> Iterator[int]:
+            if failing[0]:
+                raise ConnectionError
+            try:
+                yield "no number"  # type: ignore[misc]
+            except GeneratorExit:
+                raise RuntimeError("cleanup") from None
+
+        with pytest.raises(ConnectionError):
+            list(items())
+        failing[0] = False
+        time.advance(11)
+        with pytest.raises(RuntimeError, match="cleanup"):
+            list(items())
+        assert items.guard.stats()["breaker"]["state"] == "open"
+
+
+def test_a_task_destroyed_with_its_loop_gives_its_slot_back() -> None:
+    """GeneratorExit in a context that is not the task's own is no reason to keep the slot, or to fall back."""
+    fell_back = []
+
+    @guarded(
+        concurrency=Concurrency(max_concurrent=1), monitor=Monitor(log=False), fallback=lambda: fell_back.append(1)
+    )
+    async def hang() -> None:
+        await asyncio.sleep(60)
+
+    loop = asyncio.new_event_loop()
+
+    async def start() -> None:
+        task = asyncio.ensure_future(hang())
+        await asyncio.sleep(0)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+    loop.run_until_complete(start())
+    loop.close()
+    gc.collect()
+    assert hang.guard.stats()["concurrency"]["in_use"] == 0
+    assert fell_back == []

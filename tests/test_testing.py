@@ -52,6 +52,34 @@ def test_disabled_while_calls_run() -> None:
     assert slow.guard.cache_info().entries == 1
 
 
+def test_disabled_nests_and_reaches_everything() -> None:
+    """Inside, nothing is guarded: not after an inner block ended, not what is decorated there, not `guard.call`."""
+
+    @guarded
+    def before(x: int) -> int:
+        return x
+
+    with testing.disabled():
+        with testing.disabled():
+            pass
+
+        @guarded
+        def inside(x: int) -> int:
+            return x
+
+        assert (before("3"), inside("3"), before.guard.call("3").value) == ("3", "3", "3")  # type: ignore[arg-type]
+    assert (before("3"), inside("3"), before.guard.call("3").value) == (3, 3, 3)  # type: ignore[arg-type]
+
+
+def test_fake_clock_entered_twice() -> None:
+    """Entering the same fake clock again, as a fixture and in a test, leaves the real one in place at the end."""
+    real = clock.now
+    time = testing.FakeClock()
+    with time, time:
+        assert clock.now() == time.now()
+    assert clock.now is real
+
+
 def test_disabled_before_the_first_call() -> None:
     """A function whose annotations can't be resolved yet is switched off, and on again, like any other."""
     module: dict[str, Any] = {"__name__": "early"}
@@ -59,7 +87,7 @@ def test_disabled_before_the_first_call() -> None:
     with testing.disabled():
         assert module["f"]("x") == "x"
         module["Later"] = int
-        module["f"].guard.settle()
+        module["f"].guard.explain()  # resolves the annotations
         assert module["f"]("x") == "x"
     with pytest.raises(InvalidInputError):
         module["f"]("x")

@@ -138,11 +138,11 @@ def bind_all() -> None:
     Raises:
         PolicyError: What `check` refuses, an annotation that is still not defined, or a policy that can't be honoured.
     """
-    from mlguard.handle import every_handle  # a handle has a policy, so that its module needs this one first
+    from mlguard.wrapper import every_wrapper  # a wrapper has a policy, so that its module needs this one first
 
     check()
-    for handle in every_handle():
-        handle.settle()
+    for wrapper in every_wrapper():
+        wrapper.settle()
 
 
 def reset() -> None:

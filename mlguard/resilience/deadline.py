@@ -61,7 +61,8 @@ class Timeout(Section):
     def _coherent(self) -> Self:
         if self.total is None and self.attempt is None and self.first_item is None and self.idle is None:
             raise ValueError(
-                'must set a limit: total, attempt, first_item or idle. Fix: Timeout(total="30s"), or no timeout at all'
+                "must set a limit: total, attempt, first_item or idle. "
+                'Fix: give it at least one limit, such as total = "30s"'
             )
         return self
 
@@ -105,25 +106,25 @@ class Deadlines:
 
     def deadline_from(self, this: Call) -> float | None:
         """When the call must end, on `clock.now`: by its own limit or by that of a guarded call further out."""
-        around = ambient_deadline()
-        if self.total is None:
-            return around
-        own = this.started + self.total
-        return own if around is None or own < around else around
+        own = None if self.total is None else this.started + self.total
+        return _earlier(own, ambient_deadline())
 
     def attempt_limit(self, this: Call, deadline: float | None) -> _Limit:
         """What goes around one attempt of a plain function."""
         return _Limit(self, this, deadline, self.attempt, self.attempt_name)
 
     def idle_limit(self, this: Call, deadline: float | None) -> _Limit:
-        """What goes around each further item of a generator."""
-        return _Limit(self, this, deadline, self.idle, "idle")
+        """What goes around each further item of a generator.
+
+        Its own deadline has moved on with its consumer's time by now; that of a guarded call around it has not.
+        """
+        return _Limit(self, this, _earlier(deadline, ambient_deadline()), self.idle, "idle")
 
     def attempt_limit_async(self, this: Call, deadline: float | None) -> _AsyncLimit:
         return _AsyncLimit(self, this, deadline, self.attempt, self.attempt_name)
 
     def idle_limit_async(self, this: Call, deadline: float | None) -> _AsyncLimit:
-        return _AsyncLimit(self, this, deadline, self.idle, "idle")
+        return _AsyncLimit(self, this, _earlier(deadline, ambient_deadline()), self.idle, "idle")
 
     def explain(self) -> list[str]:
         said = []
@@ -246,6 +247,12 @@ class _AsyncLimit(_Limit):
             what = "no item came" if self._name == "idle" else "the attempt did not end"
             passed = f"{what} within timeout.{self._name} = {clock.duration_text(self._seconds or 0)}"
         return f"{self._owner.target.name}: cancelled, because {passed}. Fix: allow more time, or do less in it."
+
+
+def _earlier(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
 
 
 def _seconds(value: float | str | None) -> float | None:
