@@ -3,7 +3,8 @@
 The first call leads; those that come while it runs follow. What the leader returns it keeps to itself, untouched;
 followers get copies. A failure is everybody's failure. A leader that was cancelled, or that died because its own time
 was up, says nothing about the others, so one of them leads next. Every follower waits no longer than its own deadline,
-and the leader's own call inside the call never waits for itself.
+and the leader's own call inside the call never waits for itself, nor do two leaders wait for each other: whoever would
+close such a circle computes alone. (A thread that a leading thread waits for is not seen as part of it.)
 
 No lock is taken: claiming a key is one `dict.setdefault`. `ThreadFlights` and `TaskFlights` are the same text twice,
 because a thread leads itself while a task must not: a caller that gives up may not take the computation along.
@@ -43,7 +44,7 @@ class _Flight:
         self.deadline = deadline
         self.started = clock.now()
         self.leader: object = None
-        """The number of the thread that leads, or a mark that the context of the leading task carries."""
+        """The number of the thread that leads, or the `_Leader` that the context of the leading task carries."""
         self.latch: Any = None
         """A lock that opens when the leading thread is done."""
         self.task: Any = None
@@ -67,6 +68,15 @@ class _Flight:
             self.promote = clock.now() >= self.deadline - _HURRIED
         if not self.promote:
             self.error, self.trace = error, error.__traceback__
+
+
+class _Leader:
+    """A task that leads, and what it and the tasks it started wait for."""
+
+    __slots__ = ("waits",)
+
+    def __init__(self) -> None:
+        self.waits: list[_Flight] = []
 
 
 class ThreadFlights:
@@ -96,14 +106,19 @@ class ThreadFlights:
             if flight is mine:
                 break
             mine = None
-            if flight.leader == me:
+            _waits[me] = flight
+            try:
+                circular = _thread_waits_for_itself(me)
+                while not circular and not flight.latch.acquire(timeout=_patience(until)):
+                    if until is not None and clock.now() >= until:
+                        since, flight = flight.started, None
+                        raise cache.too_late(since)
+            finally:
+                _waits.pop(me, None)
+            if circular:
                 cache.bypassing(this, "reentrant")
                 flight = None
                 return produce(this, args, kwargs, deadline, dims)
-            while not flight.latch.acquire(timeout=_patience(until)):
-                if until is not None and clock.now() >= until:
-                    since, flight = flight.started, None
-                    raise cache.too_late(since)
             flight.latch.release()  # lets the next one in
             kept, error, trace, promote = flight.kept, flight.error, flight.trace, flight.promote
             flight = None
@@ -189,18 +204,21 @@ class TaskFlights:
                     return result
                 cache.missed(this)
                 table[key] = flight = _Flight(until)
-                flight.leader = object()
+                flight.leader = _Leader()
                 # A task of its own, in a copy of this caller's context: callers come and go without stopping it.
                 flight.task = loop.create_task(
                     self._lead(flight, table, key, produce, this, args, kwargs, deadline, dims)
                 )
                 flight.task.add_done_callback(_retrieved)
-            elif flight.leader in _led.get():
+            elif _task_waits_for_itself(flight):
                 cache.bypassing(this, "reentrant")
                 flight = None
                 return await produce(this, args, kwargs, deadline, dims)
             task = flight.task
             flight.waiters += 1
+            led = _led.get()
+            for leader in led:
+                leader.waits.append(flight)
             try:
                 while not task.done():
                     # A leader's own deadline is kept by what it runs.
@@ -220,6 +238,8 @@ class TaskFlights:
                     raise flight.error.with_traceback(flight.trace)
                 promote = flight.promote or task.cancelled()
             finally:
+                for leader in led:
+                    leader.waits.remove(flight)
                 flight.waiters -= 1
                 if not (flight.waiters or task.done()):
                     await _stopped(task, flight, table, key)
@@ -293,4 +313,33 @@ def _patience(until: float | None) -> float:
     return -1 if until is None else min(max(0.0, until - clock.now()), threading.TIMEOUT_MAX)
 
 
-_led: ContextVar[tuple[object, ...]] = ContextVar("mlguard_led", default=())
+_led: ContextVar[tuple[_Leader, ...]] = ContextVar("mlguard_led", default=())
+"""What the running task leads, and what those lead that it runs for."""
+_waits: dict[int, _Flight] = {}
+"""What each thread waits for."""
+
+
+def _thread_waits_for_itself(me: int) -> bool:
+    # Entered before it is asked: of two threads that close a circle at the same moment, at least one sees it.
+    flight: _Flight | None = _waits[me]
+    seen = set()
+    while flight is not None and flight.leader not in seen:
+        if flight.leader == me:
+            return True
+        seen.add(flight.leader)
+        flight = _waits.get(flight.leader)  # type: ignore[call-overload]
+    return False
+
+
+def _task_waits_for_itself(flight: _Flight) -> bool:
+    mine = _led.get()
+    seen: set[object] = set()
+    ahead: list[Any] = [flight.leader]
+    while ahead:
+        leader = ahead.pop()
+        if leader in mine:
+            return True
+        if leader not in seen:
+            seen.add(leader)
+            ahead.extend(next_flight.leader for next_flight in leader.waits)
+    return False
