@@ -61,15 +61,15 @@ def guarded(
     model_version: str | Callable[[], str] | None = None,
     scope: str | None = None,
     deterministic: bool = True,
-    validation: Validation | Literal[False] | None = None,
+    validation: Validation | Mapping[str, Any] | bool | None = None,
     fallback: Any = UNSET,
-    timeout: Timeout | Literal[False] | None = None,
-    cache: Cache | Literal[False] | None = None,
-    retry: Retry | Literal[False] | None = None,
-    breaker: Breaker | Literal[False] | None = None,
-    concurrency: Concurrency | Literal[False] | None = None,
-    memory: Memory | Literal[False] | None = None,
-    monitor: Monitor | Literal[False] | None = None,
+    timeout: Timeout | Mapping[str, Any] | bool | None = None,
+    cache: Cache | Mapping[str, Any] | Literal[False] | None = None,
+    retry: Retry | Mapping[str, Any] | bool | None = None,
+    breaker: Breaker | Mapping[str, Any] | bool | None = None,
+    concurrency: Concurrency | Mapping[str, Any] | Literal[False] | None = None,
+    memory: Memory | Mapping[str, Any] | bool | None = None,
+    monitor: Monitor | Mapping[str, Any] | bool | None = None,
 ) -> Decorator: ...
 
 
@@ -84,15 +84,15 @@ def guarded(  # the overloads above are for type checkers, this one signature fo
     model_version: str | Callable[[], str] | None = None,
     scope: str | None = None,
     deterministic: bool = True,
-    validation: Validation | Literal[False] | None = None,
+    validation: Validation | Mapping[str, Any] | bool | None = None,
     fallback: Any = UNSET,
-    timeout: Timeout | Literal[False] | None = None,
-    cache: Cache | Literal[False] | None = None,
-    retry: Retry | Literal[False] | None = None,
-    breaker: Breaker | Literal[False] | None = None,
-    concurrency: Concurrency | Literal[False] | None = None,
-    memory: Memory | Literal[False] | None = None,
-    monitor: Monitor | Literal[False] | None = None,
+    timeout: Timeout | Mapping[str, Any] | bool | None = None,
+    cache: Cache | Mapping[str, Any] | Literal[False] | None = None,
+    retry: Retry | Mapping[str, Any] | bool | None = None,
+    breaker: Breaker | Mapping[str, Any] | bool | None = None,
+    concurrency: Concurrency | Mapping[str, Any] | Literal[False] | None = None,
+    memory: Memory | Mapping[str, Any] | bool | None = None,
+    monitor: Monitor | Mapping[str, Any] | bool | None = None,
 ) -> Any:
     """Guards a function: checks its arguments against their annotations, and applies a policy to every call.
 
@@ -111,7 +111,8 @@ def guarded(  # the overloads above are for type checkers, this one signature fo
         scope: Functions with the same scope share breaker, concurrency, retry budget and the bounds of the cache.
             Absent: nothing is shared.
         deterministic: False says that equal inputs may give different results; a cache is then refused.
-        validation: Merged over the policy's section, as are all that follow: the fields set here win; False removes it.
+        validation: Merged over the policy's section, as are all that follow: the fields set here win. A section may be
+            given as a mapping of its settings; True means its defaults where the policy has none, False removes it.
         fallback: A `Fallback`, or the value or callable of one.
         timeout: See `Timeout`.
         cache: See `Cache`.

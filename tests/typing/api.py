@@ -93,3 +93,8 @@ def wrong_calls_are_reported() -> None:
     scale(1, times=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     Service().predict("one")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     guarded(retries=3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+
+
+@guarded(retry=True, memory={"threshold": 0.9}, cache={"ttl": "30s"}, breaker=False)
+def by_other_spellings(x: int) -> int:
+    return x
