@@ -11,7 +11,9 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel
 
 from mlguard.errors import PolicyError
 
@@ -90,6 +92,13 @@ class Target:
     def parameters(self) -> list[inspect.Parameter]:
         return list(self.signature.parameters.values())
 
+    def declared(self, schema: type[BaseModel] | None, output: Any) -> Target:
+        """The same function with the annotations in force: those of the decorator's ``schema=`` and ``output=`` first.
+
+        Marks of the function's own annotations stay: what is hidden there is not shown because a schema forgot it.
+        """
+        return self if schema is None and output is None else _Declared(self, schema, output)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Target, (self.function,)
 
@@ -100,6 +109,49 @@ class Target:
         return typing.get_type_hints(
             function, globalns=getattr(function, "__globals__", {}), localns=around or None, include_extras=True
         )
+
+
+class _Declared(Target):
+    """A target whose hints are overlaid, once both they and the schema can be resolved."""
+
+    def __init__(self, plain: Target, schema: type[BaseModel] | None, output: Any) -> None:
+        self.function, self.kind, self.signature = plain.function, plain.kind, plain.signature
+        self._made_of = plain, schema, output
+        self._hints = None
+
+    @property
+    def resolved(self) -> bool:
+        return self._made_of[0].resolved
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        if self._hints is None:
+            plain, schema, output = self._made_of
+            hints = dict(plain.hints)
+            for name, field in _fields_of(schema).items():
+                if name in self.signature.parameters:
+                    hints[name] = _overlaid(field.annotation, (*field.metadata, field), hints.get(name))
+            if output is not None:
+                hints["return"] = _overlaid(output, (), hints.get("return"))
+            self._hints = hints
+        return self._hints
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Declared, self._made_of
+
+
+def _fields_of(schema: Any) -> dict[str, Any]:
+    if not (isinstance(schema, type) and issubclass(schema, BaseModel)):
+        return {}  # nothing, or what `Binding` refuses
+    if not schema.__pydantic_complete__ and not schema.model_rebuild(raise_errors=False):
+        raise NameError(f"a field of {schema.__qualname__} names something that is not defined yet")
+    return dict(schema.model_fields)
+
+
+def _overlaid(annotation: Any, metadata: tuple[Any, ...], beneath: Any) -> Any:
+    kept = (*getattr(beneath, "__metadata__", ()), beneath) if beneath is not None else ()
+    marks = (*metadata, *kept)
+    return Annotated[(annotation, *marks)] if marks else annotation
 
 
 def spelt_out(annotation: Any) -> Any:

@@ -66,6 +66,7 @@ def wire(target: Target, policy: Policy, options: Options) -> Wiring:
         return room
 
     scope = options.scope
+    declared = target.declared(options.schema, options.output)  # whose marks say what is hidden or no part of a key
     reports = policy.validation is not None and policy.validation.on_invalid == "report"
     binding = Binding(target, policy.validation, schema=options.schema, output=options.output)
     add("validation", "VALIDATE", binding)
@@ -80,7 +81,7 @@ def wire(target: Target, policy: Policy, options: Options) -> Wiring:
     if policy.timeout:
         add("timeout", "TIMEOUT", Deadlines(target, policy.timeout))
     if policy.cache:
-        add("cache", "CACHE", _result_cache(target, policy.cache, options))
+        add("cache", "CACHE", _result_cache(declared, policy.cache, options))
     if policy.retry:
         add("retry", "RETRY", shared(Retrying, target, policy.retry, scope))
     if policy.breaker:
@@ -92,7 +93,7 @@ def wire(target: Target, policy: Policy, options: Options) -> Wiring:
     if policy.fallback:
         add("fallback", "FALLBACK", _fallback(target, policy, binding))
     if policy.monitor:
-        add("monitor", "MONITOR", _reporter(target, policy, options, wiring.rooms))
+        add("monitor", "MONITOR", _reporter(declared, policy, options, wiring.rooms))
     # Report mode with a cache needs a record as well: a result that only report mode let pass is not kept for others.
     wiring.flags["RECORD"] = bool(policy.monitor or policy.timeout or (reports and policy.cache))
     wiring.names |= core_names(target, target.function)

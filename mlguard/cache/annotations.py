@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
+import typing_extensions
 from pydantic import BaseModel
 
 from mlguard.cache.copies import copyable
@@ -129,7 +130,7 @@ def _fields(cls: type, *, keyed_only: bool) -> list[tuple[str, Any]]:
         of_data = [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else None
         fields: Any = getattr(cls, "_fields", ()) if of_data is None else of_data
         every = {name: hints.get(name, Any) for name in fields}
-    elif typing.is_typeddict(cls):
+    elif typing_extensions.is_typeddict(cls):
         every = typing.get_type_hints(cls, include_extras=True)
         for annotation in every.values():
             if keyed_only and is_marked(getattr(annotation, "__metadata__", ())):
@@ -148,11 +149,11 @@ def _array_reason(cls: type, arguments: tuple[Any, ...]) -> str | None:
 
 
 def _unkeyable(cls: type) -> bool:
-    return _refused(cls, lambda: typing.is_typeddict(cls) or offers_identity(cls))
+    return _refused(cls, lambda: typing_extensions.is_typeddict(cls) or offers_identity(cls))
 
 
 def _uncopyable(cls: type) -> bool:
-    return _refused(cls, lambda: typing.is_typeddict(cls) or copyable(cls))
+    return _refused(cls, lambda: typing_extensions.is_typeddict(cls) or copyable(cls))
 
 
 def _refused(cls: type, works: Callable[[], bool]) -> bool:

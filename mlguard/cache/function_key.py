@@ -125,11 +125,7 @@ def _bound(signature: inspect.Signature, args: Any, kwargs: Any) -> tuple[Any, .
     """The arguments in the order of the parameters, defaults included, however they were passed."""
     bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
-    values = bound.arguments
-    for parameter in signature.parameters.values():
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            values[parameter.name] = dict(sorted(values[parameter.name].items()))
-    return tuple(values.values())
+    return tuple(bound.arguments.values())
 
 
 def _refuse_unkeyable(target: Target, parameter: inspect.Parameter, annotation: Any) -> None:

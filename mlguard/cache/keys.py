@@ -258,6 +258,8 @@ def _encoder_of(cls: type) -> _Encoder | None:
     if issubclass(cls, BaseModel):
         return functools.partial(_model, name, keyed_fields(cls), frozenset(cls.model_fields), _cached_names(cls))
     if dataclasses.is_dataclass(cls):
+        if not all(base is object or dataclasses.is_dataclass(base) or _is_empty(base) for base in cls.__mro__):
+            return None  # what a container or another class beneath it holds, its fields don't say
         every = frozenset(field.name for field in dataclasses.fields(cls))
         return functools.partial(_dataclass, name, keyed_fields(cls), every, _cached_names(cls))
     if issubclass(cls, np.generic) and cls.__module__ == "numpy" and cls is not np.object_:
@@ -268,6 +270,11 @@ def _encoder_of(cls: type) -> _Encoder | None:
         if issubclass(cls, base) and not _slotnames(cls):
             return functools.partial(_derived, name, to_base)
     return None
+
+
+def _is_empty(base: type) -> bool:
+    """Such as `Generic`, `ABC`, or a mixin with ``__slots__ = ()``: what it brings is no state."""
+    return vars(base).get("__slots__") == ()
 
 
 def _own_key(name: bytes, value: Any) -> bytes:

@@ -58,7 +58,6 @@ class ResultCache:
         key: Computes the key from the validated arguments, called as the function is; it must return something keyable.
         model_version: Part of the key, or a callable without arguments that is asked for it at every call: when it
             changes, the results of the previous version are not served any more.
-        tenant: Likewise, for whoever the result belongs to. None: results may be shared by all callers.
         store: Another cache's store, to share its bounds; entries are never shared.
 
     Raises:
@@ -75,7 +74,6 @@ class ResultCache:
         *,
         key: Callable[..., Any] | None = None,
         model_version: str | Callable[[], Any] | None = None,
-        tenant: str | Callable[[], Any] | None = None,
         store: MemoryStore | None = None,
     ) -> None:
         _refuse_what_cant_be_cached(target)
@@ -84,13 +82,13 @@ class ResultCache:
         self.ttl = None if section.ttl is None else clock.seconds(section.ttl)
         self.jitter = section.jitter
         self.writable = section.on_hit == "copy"
-        self._options: dict[str, Any] = {"key": key, "model_version": model_version, "tenant": tenant, "store": store}
+        self._options: dict[str, Any] = {"key": key, "model_version": model_version, "store": store}
         self._store = store or store_of(target, section)
         self._find = self._store.entries.get
         self._keyed_by_self = key is None and "self" in keyed_names(target)[0] and "." in target.qualname
-        # Values of the parameters that say which version or tenant a result belongs to never change if they are texts,
-        # and no two caches share an entry: only what is asked at every call has to be in the key.
-        versions = tuple(source for source in (model_version, tenant) if callable(source))
+        # A version that is a text never changes, and no two caches share an entry: only one that is asked at every call
+        # has to be in the key.
+        versions = (model_version,) if callable(model_version) else ()
         prefix = None if store is None else object()
         self.key_of = MethodType(key_function(target, key=key, versions=versions, prefix=prefix), self)
         self.threads = ThreadFlights(self)
@@ -119,7 +117,7 @@ class ResultCache:
                 raise _no_identity(self.target, type(args[0])) from None
             self.bypassed["unkeyable"] += 1
         else:
-            # The function itself refuses wrong arguments; a key=, model_version= or tenant= that fails costs the hit.
+            # The function itself refuses wrong arguments; a key= or model_version= that fails costs the hit.
             self.bypassed["key_failed"] += 1
 
     # What the flights ask
@@ -244,7 +242,8 @@ class ResultCache:
             parts = [f"type and content of {', '.join(keyed)}" if keyed else "the same for every call"]
             if left_out:
                 parts.append(f"without {', '.join(left_out)}")
-        parts += [f"with {name}" for name in ("model_version", "tenant") if self._options[name] is not None]
+        if self._options["model_version"] is not None:
+            parts.append("with model_version")
         return ", ".join(parts)
 
 

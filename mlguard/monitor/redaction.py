@@ -8,17 +8,20 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import decimal
+import itertools
 import json
 import re
 import typing
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
+import typing_extensions
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
+from pydantic_core import core_schema
 
 __all__ = ["HIDDEN", "Redacted", "Words", "fields_of", "held_by", "hides", "scrubbed"]
 
@@ -63,7 +66,8 @@ def fields_of(cls: type) -> tuple[tuple[str, bool], ...]:
     """The fields of a pydantic model or dataclass, each with whether it is hidden; nothing for another class."""
     known = _fields.get(cls)
     if known is None:
-        known = _fields[cls] = tuple((name, hidden) for name, _, _, hidden in _declared(cls))
+        declared = [] if issubclass(cls, tuple) else _declared(cls)
+        known = _fields[cls] = tuple((name, hidden) for name, _, _, hidden in declared)
     return known
 
 
@@ -80,11 +84,15 @@ class Words:
     """
 
     def __init__(self, hints: Mapping[str, Any], parameters: Iterable[str]) -> None:
-        self.known = {"return", "output", "[key]", *_TAGS, *parameters}
+        self._first = {"return", "output", *parameters}
+        self.known = {"[key]", *_TAGS, *self._first}
         self.hidden = {name for name, annotation in hints.items() if hides(annotation)}
+        self._hidden_by_place = False  # pydantic names the fields of a named tuple by their number
         self._seen: set[Any] = set()
         for annotation in hints.values():
             self._walk(annotation)
+            if typing.get_origin(annotation) in (typing.Unpack, typing_extensions.Unpack):
+                self._first.update(name for part in _parts(annotation) for name in getattr(part, "__annotations__", ()))
 
     def _walk(self, annotation: Any) -> None:
         if isinstance(annotation, type) and not typing.get_args(annotation):
@@ -99,6 +107,7 @@ class Words:
                 self.known |= names
                 if hidden:
                     self.hidden |= names
+                    self._hidden_by_place |= issubclass(annotation, tuple)
                 self._walk(inner)
         elif id(annotation) not in self._seen:
             if _is_alias(annotation):
@@ -107,19 +116,28 @@ class Words:
                 if part is not None:
                     self._walk(part)
 
-    def violation(self, found: Mapping[str, Any]) -> dict[str, str]:
-        """One entry of pydantic's ``errors()`` without any value: dotted place, type, message."""
+    def violation(self, found: Mapping[str, Any], *, foreign: bool = False) -> dict[str, str]:
+        """One entry of pydantic's ``errors()`` without any value: dotted place, type, message.
+
+        Args:
+            found: The entry.
+            foreign: Another schema than the function's own was broken. What that one hides is unknown, so its message
+                is not quoted.
+        """
         place = [part if isinstance(part, int) or part in self.known else "*" for part in found.get("loc", ())]
         kind = str(found.get("type", ""))
         message = str(found.get("msg", ""))
-        if self.hidden.intersection(place):
+        numbered = self._hidden_by_place and any(isinstance(part, int) for part in place)
+        if numbered or self.hidden.intersection(place) or (self.hidden and kind not in _WITHOUT_VALUES):
             message = HIDDEN
+        elif foreign or (place and place[0] not in self._first):
+            message = kind
         elif kind == "union_tag_invalid":  # the one message of pydantic's own that quotes the input
             message = "Input tag does not match any of the expected tags"
         return {"loc": ".".join(map(str, place)), "type": kind, "msg": message[:200]}
 
 
-def scrubbed(text: str, values: Iterable[tuple[Any, bool]]) -> str:
+def scrubbed(text: str, values: Iterable[tuple[Any, bool]], keys: Collection[str] = ()) -> str:
     """The text without the hidden values among these arguments.
 
     Texts and numbers are replaced where they stand; where a piece of a hidden text remains, or where a hidden value is
@@ -128,10 +146,11 @@ def scrubbed(text: str, values: Iterable[tuple[Any, bool]]) -> str:
     Args:
         text: An exception's message.
         values: The arguments of the call, each with whether its parameter is hidden.
+        keys: Those under which a dict holds hidden values; at run time nothing tells a typed dict from another one.
     """
     forms: set[str] = set()
     left = [_MOST_VALUES]
-    if not all(_collect(value, hidden, forms, left, 0) for value, hidden in values):
+    if not all(_collect(value, hidden, forms, left, 0, keys) for value, hidden in values):
         return WITHHELD
     for form in sorted(forms, key=len, reverse=True):
         if len(form) >= 4 and not form.replace(".", "").isdigit():
@@ -145,23 +164,32 @@ def scrubbed(text: str, values: Iterable[tuple[Any, bool]]) -> str:
     return text
 
 
-def _collect(value: Any, hidden: bool, forms: set[str], left: list[int], depth: int) -> bool:
+def _collect(value: Any, hidden: bool, forms: set[str], left: list[int], depth: int, keys: Collection[str]) -> bool:
     """Gathers how hidden values may be spelt; False where one can't be recognised in a text."""
     left[0] -= 1
     if left[0] < 0 or depth > 8:
         return False
     if isinstance(value, _SECRETS):
-        return _collect(value.get_secret_value(), True, forms, left, depth + 1)
+        return _collect(value.get_secret_value(), True, forms, left, depth + 1, keys)
     if hidden:
         return _spell(value, forms)
     if isinstance(value, str | bytes | int | float) or value is None:
         return True
     if isinstance(value, Mapping):
-        return all(_collect(item, False, forms, left, depth + 1) for item in value.values())
+        return all(
+            _collect(item, isinstance(key, str) and key in keys, forms, left, depth + 1, keys)
+            for key, item in value.items()
+        )
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        marks = [hidden for *_, hidden in _declared(type(value))]
+        return all(
+            _collect(item, secret, forms, left, depth + 1, keys)
+            for item, secret in itertools.zip_longest(value, marks, fillvalue=False)
+        )
     if isinstance(value, list | tuple | set | frozenset):
-        return all(_collect(item, False, forms, left, depth + 1) for item in value)
+        return all(_collect(item, False, forms, left, depth + 1, keys) for item in value)
     return all(
-        _collect(held_by(value, name), secret, forms, left, depth + 1) for name, secret in fields_of(type(value))
+        _collect(held_by(value, name), secret, forms, left, depth + 1, keys) for name, secret in fields_of(type(value))
     )
 
 
@@ -193,11 +221,18 @@ def _declared(cls: type) -> list[tuple[str, str | None, Any, bool]]:
             )
             for name, field in cls.model_fields.items()
         ]
-    if dataclasses.is_dataclass(cls) or typing.is_typeddict(cls):
+    if (
+        dataclasses.is_dataclass(cls)
+        or typing_extensions.is_typeddict(cls)
+        or (issubclass(cls, tuple) and hasattr(cls, "_fields"))
+    ):
         try:
             hints = typing.get_type_hints(cls, include_extras=True)
         except NameError:  # what can't be read can't be trusted either
             return [(name, None, None, True) for name in getattr(cls, "__annotations__", {})]
+        if issubclass(cls, tuple):
+            fields: tuple[str, ...] = getattr(cls, "_fields", ())
+            return [(name, None, hints.get(name, Any), hides(hints.get(name, Any))) for name in fields]
         shown = {field.name: field.repr for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else {}
         return [(name, None, hint, hides(hint) or not shown.get(name, True)) for name, hint in hints.items()]
     return []
@@ -221,3 +256,10 @@ def _is_alias(annotation: Any) -> bool:
 
 # What pydantic puts into the location of a union's member.
 _TAGS = ("int", "float", "str", "bool", "bytes", "none", "list", "tuple", "dict", "set", "date", "datetime", "decimal")
+
+# Types of violations whose words are pydantic's or mlguard's own. All others are those of somebody's validator or
+# property, which may quote any value it can see: its own field's, those beside it, those below it.
+_WITHOUT_VALUES: Final = {
+    "array_depth", "array_dimension", "array_dtype", "array_nan", "array_not_finite", "array_ragged", "array_range",
+    "array_shape", "array_type", "array_value", "more_violations", "too_large", *typing.get_args(core_schema.ErrorType),
+} - {"value_error", "assertion_error", "get_attribute_error", "iteration_error", "mapping_type"}  # fmt: skip

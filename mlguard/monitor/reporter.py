@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import logging
@@ -15,7 +16,7 @@ from pydantic import Field, ValidationError
 from mlguard import clock
 from mlguard.clock import Duration
 from mlguard.context import Call
-from mlguard.errors import GuardError
+from mlguard.errors import GuardError, InvalidInputError, InvalidOutputError
 from mlguard.forks import in_children
 from mlguard.monitor import failures
 from mlguard.monitor.latency import Latency
@@ -46,6 +47,8 @@ _TAKEN = frozenset(vars(logging.makeLogRecord({}))) | {
     "event", "level", "timestamp", "logger", "logger_name", "log_level", "exc_info", "exception", "stack", "stack_info",
     "stacklevel", "positional_args", "extra", "message", "asctime", "taskName",
 }  # fmt: skip
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 _chance = random.Random()  # noqa: S311 - sampling; not the shared generator, whose sequence belongs to the user's model
 in_children(_chance.seed)
@@ -158,7 +161,7 @@ class Reporter:
             if slow:
                 event["mlguard.slow"] = True
             if violations is not None:
-                self._tell_violations(event, violations)
+                self._tell_violations(event, violations, self._known().words.violation)
             self._tell(event, this)
             if self._stream:
                 event["mlguard.items"] = result.count
@@ -301,23 +304,29 @@ class Reporter:
             parameters = self._known()
 
             def say(error: BaseException) -> str:
-                return failures.message(error, scrub, parameters.words.violation)
+                return failures.message(error, scrub, self._violation_of(error))
 
             def scrub(text: str) -> str:
-                return scrubbed(text, parameters.hidden_values(args, kwargs))
+                return scrubbed(text, parameters.hidden_values(args, kwargs), parameters.words.hidden)
 
             event["exception.message"] = say(error)
             if isinstance(error, GuardError):  # its message says where to look; its frames are mlguard's own
                 if isinstance(error, ValidationError):
-                    self._tell_violations(event, error.errors())
+                    self._tell_violations(event, error.errors(), self._violation_of(error))
             else:
                 event["exception"] = failures.stack(error, say)
         except Exception as trouble:
             self._count_trouble("exception", trouble)
 
-    def _tell_violations(self, event: dict[str, Any], found: list[Any]) -> None:
-        words = self._known().words
-        event["mlguard.violations"] = [words.violation(item) for item in found[:_VIOLATIONS]]
+    def _violation_of(self, error: BaseException) -> Callable[[Any], dict[str, str]]:
+        """How an error's entries are told: with their messages only where this function's own schema wrote them."""
+        own = isinstance(error, InvalidInputError | InvalidOutputError) and error.title == f"{self._target.label}()"
+        return functools.partial(self._known().words.violation, foreign=not own)
+
+    def _tell_violations(
+        self, event: dict[str, Any], found: list[Any], violation: Callable[[Any], dict[str, str]]
+    ) -> None:
+        event["mlguard.violations"] = [violation(item) for item in found[:_VIOLATIONS]]
         event["mlguard.violation_count"] = len(found)
 
     def _tell_inputs(self, event: dict[str, Any], args: Any, kwargs: Any) -> None:
@@ -364,7 +373,10 @@ class _Parameters:
             hints: dict[str, Any] | None = target.hints
         except Exception:  # what the annotations hide can't be known, so everything is hidden
             hints = None
-        self.words = Words(hints or {}, [parameter.name for parameter in parameters])
+        by_name = [parameter for parameter in parameters if parameter.kind is not inspect.Parameter.POSITIONAL_ONLY]
+        takes_more = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+        # Beside **more, the name of a positional-only parameter may be a key of the caller's.
+        self.words = Words(hints or {}, [parameter.name for parameter in (by_name if takes_more else parameters)])
         self.output_hidden = hints is None or "return" in self.words.hidden
 
         def entry(parameter: inspect.Parameter) -> tuple[str, bool]:
@@ -372,7 +384,7 @@ class _Parameters:
 
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         self._positional = [entry(parameter) for parameter in parameters if parameter.kind in positional]
-        self._by_name = {parameter.name: entry(parameter) for parameter in parameters}
+        self._by_name = {parameter.name: entry(parameter) for parameter in by_name if parameter.kind not in _VARIADIC}
         self._rest = next((entry(p) for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), None)
         self._extra = next((entry(p) for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD), None)
         bound_by = parameters[0].name if parameters and "." in target.qualname else ""

@@ -21,9 +21,9 @@ def now(monkeypatch):
 def cached():
     """`cached(function, ttl=..., key=...)` is the function behind a cache; `.cache` is its ResultCache."""
 
-    def build(function, *, key=None, model_version=None, tenant=None, store=None, **settings):
+    def build(function, *, key=None, model_version=None, store=None, **settings):
         section = Cache(**{"ttl": 60, **settings})
-        cache = ResultCache(Target(function), section, key=key, model_version=model_version, tenant=tenant, store=store)
+        cache = ResultCache(Target(function), section, key=key, model_version=model_version, store=store)
         names = cache.names(asynchronous=inspect.iscoroutinefunction(function))
         key_of, lookup, share = names["key_of"], names["lookup"], names["share"]
 

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 import numpy as np
@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from pydantic import BaseModel, ConfigDict, PrivateAttr, TypeAdapter
 
 from mlguard.cache import NotKeyed
-from mlguard.cache.keys import Unkeyable, encode, slot
+from mlguard.cache.keys import Unkeyable, encode, offers_identity, slot
 
 
 def same(left: Any, right: Any) -> bool:
@@ -400,3 +400,25 @@ def test_a_value_that_contains_itself_is_refused_without_hanging():
     """A cycle ends in RecursionError, which a cache counts as unkeyable."""
     with pytest.raises(RecursionError):
         slot(cyclic())
+
+
+def test_a_dataclass_that_is_a_container_too_has_no_key():
+    """What a dict beneath a dataclass holds is in no field, so it is refused; `Generic` and dataclasses are not."""
+    T = TypeVar("T")
+
+    @dataclass
+    class Features(dict):  # type: ignore[type-arg]
+        name: str
+
+    @dataclass
+    class Base(Generic[T]):
+        x: int
+
+    @dataclass
+    class Derived(Base[int]):
+        y: int
+
+    with pytest.raises(Unkeyable):
+        encode(Features("a"))
+    assert not offers_identity(Features)
+    assert encode(Derived(1, 2)) != encode(Derived(1, 3))

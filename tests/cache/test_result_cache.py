@@ -13,8 +13,10 @@ import cloudpickle
 import numpy as np
 import numpy.typing as npt
 import pytest
+import typing_extensions
 from pydantic import BaseModel, RootModel
 
+from mlguard import guarded
 from mlguard.cache import MISS, Cache, MemoryStore, NotKeyed, ResultCache, store_of
 from mlguard.context import Call
 from mlguard.errors import PolicyError
@@ -51,7 +53,7 @@ def test_types_and_bits_are_told_apart_whatever_the_annotation(cached, annotatio
 
 
 def test_variadic_parameters_are_keyed(cached):
-    """*args and **kwargs are part of the key; the order of keywords is not."""
+    """*args and **kwargs are part of the key, in their order, which the function sees."""
     runs = []
 
     def f(a, *rest, **more):
@@ -61,9 +63,10 @@ def test_variadic_parameters_are_keyed(cached):
     call = cached(f)
     call(1, 2, x=1, y=2)
     call(1, 2, y=2, x=1)
+    call(1, 2, x=1, y=2)
     call(1, (2,), x=1, y=2)
     call(1)
-    assert len(runs) == 3
+    assert len(runs) == 4
 
 
 def test_a_function_without_parameters_has_one_result(cached):
@@ -124,18 +127,16 @@ def test_key_replaces_the_arguments(cached):
     assert broken.cache.stats()["bypassed"] == {"key_failed": 1}
 
 
-def test_model_version_and_tenant_are_part_of_the_key(cached):
-    """A new model version or another tenant never gets an older or foreign result."""
-    version, tenant, runs = ["a"], ["t"], []
-    call = cached(lambda x: runs.append(x) or len(runs), model_version=lambda: version[0], tenant=lambda: tenant[0])
+def test_the_model_version_is_part_of_the_key(cached):
+    """A new model version never gets an older result."""
+    version, runs = ["a"], []
+    call = cached(lambda x: runs.append(x) or len(runs), model_version=lambda: version[0])
     assert (call(1), call(1)) == (1, 1)
     version[0] = "b"
     assert call(1) == 2
-    tenant[0] = "u"
-    assert call(1) == 3
-    version[0], tenant[0] = "a", "t"
+    version[0] = "a"
     assert call(1) == 1
-    assert "with model_version, with tenant" in call.cache.explain()[2]
+    assert "with model_version" in call.cache.explain()[2]
 
 
 def test_a_shared_store_shares_bounds_not_results(cached):
@@ -592,3 +593,48 @@ def test_a_change_inside_a_change_is_skipped(cached):
         assert call(1) == 1
     store._holder = None
     assert call.cache.info().entries == 0
+
+
+def test_the_order_of_keywords_is_part_of_the_key(cached):
+    """A function that turns **features into a row sees their order, so each order has its own result."""
+    call = cached(lambda **features: list(features.values()))
+    assert (call(a=1, b=2), call(b=2, a=1), call(a=1, b=2)) == ([1, 2], [2, 1], [1, 2])
+    assert call.cache.info()[:2] == (1, 2)
+
+
+def test_not_keyed_fields_of_a_schema_are_left_out():
+    """`NotKeyed` works where `schema=` declares the parameter, and its own annotation's mark is not lost."""
+
+    class Request(BaseModel):
+        x: int
+        request_id: Annotated[str, NotKeyed]
+        trace: str
+
+    runs = []
+
+    @guarded(schema=Request, cache=Cache(ttl=60))
+    def predict(x, request_id, trace: Annotated[str, NotKeyed]):
+        runs.append(request_id)
+        return x
+
+    assert (predict(1, "a", "t"), predict(1, "b", "u"), predict(2, "a", "t")) == (1, 1, 2)
+    assert runs == ["a", "a"]
+
+
+def test_a_marked_output_is_still_checked_for_copies():
+    """`output=` says what the cache has to copy; a result that never can be is refused at decoration."""
+    with pytest.raises(PolicyError, match="no safe copy"):
+        guarded(output=threading.Lock().__class__, cache=Cache(ttl=60))(lambda x: x)
+
+
+def test_not_keyed_in_a_typed_dict_of_typing_extensions_is_refused():
+    """The typed dicts that pydantic wants before Python 3.12 are recognised like those of typing."""
+
+    class Options(typing_extensions.TypedDict):
+        trace: Annotated[str, NotKeyed]
+
+    def f(options: Options) -> int:
+        return 1
+
+    with pytest.raises(PolicyError, match="NotKeyed"):
+        ResultCache(Target(f), Cache(ttl=60))

@@ -225,7 +225,7 @@ def test_refused_input_is_a_warning_without_the_input(watch, lines) -> None:
 
     def predict(patient: dict[str, int]) -> int:
         raise InvalidInputError.of(
-            "predict",
+            "predict()",
             [{"type": "int_parsing", "loc": ("patient", secret, 3), "msg": "Input should be a valid integer"}] * 25,
         )
 
@@ -249,7 +249,7 @@ def test_a_broken_output_is_an_error(watch, lines) -> None:
     """A result that breaks its schema is the function's failure, told with its violations."""
 
     def predict(x: float) -> float:
-        raise InvalidOutputError.of("predict", [{"type": "less_than_equal", "loc": (), "msg": "should be at most 1"}])
+        raise InvalidOutputError.of("predict()", [{"type": "less_than_equal", "loc": (), "msg": "should be at most 1"}])
 
     with pytest.raises(InvalidOutputError):
         watch(predict)(1.0)
