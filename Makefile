@@ -25,15 +25,18 @@ picture: $(READY)
 	$(BIN)/mlguard demo --picture docs/demo.svg
 
 schemas: $(READY)
-	$(BIN)/python -m schemas
+	$(BIN)/python -m mlguard.policies.schema > schemas/policy.schema.json.new
+	$(BIN)/python -m mlguard.monitor.event > schemas/event.schema.json.new
+	mv schemas/policy.schema.json.new schemas/policy.schema.json
+	mv schemas/event.schema.json.new schemas/event.schema.json
 
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --group dev --all-extras --universal --python-version 3.11 --generate-hashes --quiet --no-emit-package mlguard --output-file requirements.lock
 
 $(READY): requirements.lock pyproject.toml
-	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
-		{ echo "mlguard needs Python 3.11 or newer. Fix: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" || \
+		{ echo "mlguard needs Python 3.11 to 3.13. Fix: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .

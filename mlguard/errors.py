@@ -119,8 +119,6 @@ class _SchemaError(GuardError, ValidationError):
     processes and to clients, and a batch is gigabytes.
     """
 
-    permanent = True
-
     @classmethod
     def of(cls, title: str, violations: list[dict[str, Any]]) -> Self:
         """An error from violations as pydantic's ``errors()`` lists them: type, loc, msg and perhaps ctx."""
@@ -155,9 +153,14 @@ class _SchemaError(GuardError, ValidationError):
 class InvalidInputError(_SchemaError):
     """The arguments break the declared schema; the function was not called. `errors()` lists what is wrong."""
 
+    permanent = True
+
 
 class InvalidOutputError(_SchemaError):
-    """The function returned something that breaks its declared schema; the result was not handed on and not cached."""
+    """The function returned something that breaks its declared schema; the result was not handed on and not cached.
+
+    Not `permanent`: the next result may be a valid one.
+    """
 
 
 def _revive(cls: type[GuardError], args: tuple[Any, ...], state: dict[str, Any]) -> GuardError:

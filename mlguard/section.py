@@ -73,10 +73,13 @@ def policy_problems(error: ValidationError, model: type[BaseModel]) -> list[str]
     return [f"{'.'.join([model.__name__, *path])}{text}" for path, texts in found.items() for text in texts]
 
 
-def problems_by_field(error: ValidationError, model: type[BaseModel]) -> dict[tuple[str, ...], list[str]]:
+def problems_by_field(
+    error: ValidationError, model: type[BaseModel], *, in_code: bool = True
+) -> dict[tuple[str, ...], list[str]]:
     """The problems by the path of the field they are about; each is what follows the field's name in a sentence.
 
-    A value that fits none of several types is one problem, not one for each type.
+    A value that fits none of several types is one problem, not one for each type. A fix is in Python's words where the
+    values were written in code, and otherwise in those of a file.
     """
     reasons: dict[tuple[tuple[str, ...], str], list[str]] = {}
     found: dict[tuple[str, ...], list[str]] = {}
@@ -87,7 +90,8 @@ def problems_by_field(error: ValidationError, model: type[BaseModel]) -> dict[tu
             text = f": there is no setting '{path[-1]}'.{nearest(path[-1], known)} Known here: {', '.join(known)}"
             found.setdefault(path, []).append(text)
         elif details["type"] == "missing":
-            found.setdefault(path, []).append(f": is required. Fix: {owner.__name__}({path[-1]}=...)")
+            fix = f"{owner.__name__}({path[-1]}=...)" if in_code else f"set {'.'.join(path)}"
+            found.setdefault(path, []).append(f": is required. Fix: {fix}")
         else:
             reason = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
             start = f" = {shown(details['input'])}: " if path else ": "

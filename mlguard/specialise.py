@@ -1,8 +1,9 @@
 """From the text of `call.py` to the code of one function's wrapper.
 
-Three things are done to the text: flags become constants, `await produce(...)` is replaced by the body of `produce`
-where there is no cache, and for a plain function `async` and `await` go. The code keeps the line numbers of `call.py`,
-so that tracebacks, debuggers and coverage show the real file. What the names in the text mean is decided in
+Flags become constants, and what they decide is decided, `x if FLAG else y` included. `await produce(...)` is replaced
+by the body of `produce` where there is no cache. For a plain function `async` and `await` go; in a generator,
+`returned(x)` becomes its return. Names can be looked up under another name. The code keeps the line numbers of
+`call.py`, so that tracebacks, debuggers and coverage show the real file. What the names in the text mean is decided in
 `wiring.py`.
 """
 

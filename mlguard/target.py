@@ -100,15 +100,29 @@ class Target:
         return self if schema is None and output is None else _Declared(self, schema, output)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Target, (self.function,)
+        # A function pickled by value brings only the globals its code uses, not those that its annotations name.
+        return _revived, (self.function, self._hints)
 
     def _resolve(self, namespace: Mapping[str, Any] | None) -> dict[str, Any]:
         function = inspect.unwrap(self.function)
         function = getattr(function, "__func__", function)  # a bound method's annotations are its function's
+        hints = self._hints_of(function, namespace)
+        if _kind_of(function) is not self.kind:
+            hints.pop("return", None)  # it describes the function that was wrapped, which is of another kind
+        return hints
+
+    def _hints_of(self, function: Any, namespace: Mapping[str, Any] | None) -> dict[str, Any]:
         around = {**_closure_of(function), **(namespace or {})}
         return typing.get_type_hints(
             function, globalns=getattr(function, "__globals__", {}), localns=around or None, include_extras=True
         )
+
+
+def _revived(function: Callable[..., Any], hints: dict[str, Any] | None) -> Target:
+    target = Target(function)
+    if hints is not None:
+        target._hints = hints
+    return target
 
 
 class _Declared(Target):

@@ -1,6 +1,6 @@
 """The words of `call.py`: its flags, and the names that the runtime objects of the concerns bring.
 
-For type checkers and readers; nothing imports this file at run time but `specialise.py`, for the list of flags.
+For type checkers and readers; at run time only its list of flags and `Runtime` are used.
 Waits are declared in their asynchronous form; a plain function gets plain twins.
 """
 

@@ -5,9 +5,10 @@ What the names do is written in the rooms of the concerns; in which order they m
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, get_origin
+from types import UnionType
+from typing import Annotated, Any, NoReturn, Union, get_args, get_origin
 
 from mlguard import clock, context
 from mlguard.cache import Cache, ResultCache, store_of
@@ -174,15 +175,30 @@ def _refuse_contradictions(target: Target, policy: Policy, options: Options) -> 
     if options.key is not None and not policy.cache:
         refuse("key= is set, but the policy has no cache section", "cache=Cache(ttl=...), or drop key=")
     holds = [name for name in ("timeout", "concurrency", "memory", "cache") if getattr(policy, name)]
-    if holds and not target.kind.stream and _returns_iterator(target):
+    if not holds or target.kind.stream:
+        return
+    if _returns(target, Iterator | AsyncIterable):
         refuse(
             f"it returns an iterator, so {' and '.join(holds)} would end before its items are made",
             "make it a generator with 'for item in ...: yield item' ('async for' in an async function)",
         )
+    if _returns(target, Awaitable):
+        refuse(
+            f"it returns an awaitable, so {' and '.join(holds)} would end before the work is done",
+            "make it an 'async def' that awaits it",
+        )
 
 
-def _returns_iterator(target: Target) -> bool:
-    """True where the return annotation promises items that are made after the function has returned."""
-    returned = target.hints.get("return")
-    origin = get_origin(returned) or returned
-    return isinstance(origin, type) and issubclass(origin, Iterator | AsyncIterator)
+def _returns(target: Target, lazy: Any) -> bool:
+    """True where the return annotation promises something whose work is done after the function has returned."""
+    rest = [target.hints.get("return")]
+    while rest:
+        annotation = rest.pop()
+        origin = get_origin(annotation) or annotation
+        if origin is Annotated:
+            rest.append(get_args(annotation)[0])
+        elif origin in (Union, UnionType):
+            rest.extend(get_args(annotation))
+        elif isinstance(origin, type) and issubclass(origin, lazy):
+            return True
+    return False

@@ -14,7 +14,7 @@ import textwrap
 import threading
 import typing
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Coroutine, Iterator
 from typing import Annotated, Any
 
 import cloudpickle
@@ -272,6 +272,30 @@ class TestKinds:
             async def tokens() -> AsyncIterator[str]:
                 return count_later(1)  # type: ignore[return-value]
 
+    @pytest.mark.parametrize(
+        "returned",
+        [Awaitable[int], Coroutine[Any, Any, int], Iterator[int] | None, Annotated[AsyncIterable[int], "marked"]],
+    )
+    def test_whatever_is_done_after_the_return(self, returned: Any) -> None:
+        """Nothing that works after the function has returned escapes a limit: it is refused at decoration."""
+
+        def lazily() -> Any: ...
+
+        lazily.__annotations__["return"] = returned
+        with pytest.raises(PolicyError, match="Fix: make it a"):
+            guarded(timeout=Timeout(total=1))(lazily)
+
+    def test_above_a_decorator_that_changes_the_kind(self) -> None:
+        """The return annotation of what was wrapped says nothing about a wrapper of another kind."""
+
+        @guarded
+        @contextlib.contextmanager
+        def opened(x: int) -> Iterator[int]:
+            yield x
+
+        with opened("3") as x:  # type: ignore[arg-type]
+            assert x == 3
+
     def test_cached_streams(self) -> None:
         """A cache on a generator is refused at decoration."""
         with pytest.raises(PolicyError, match="stream can't be cached"):
@@ -309,6 +333,7 @@ class TestWhatTheWrapperKeeps:
         """A function of __main__ with every concern on, an unpicklable global beside it, reaches another process."""
         script = textwrap.dedent(
             """
+            from __future__ import annotations
             import sys, threading, cloudpickle
             from typing import Annotated
             import numpy as np, numpy.typing as npt

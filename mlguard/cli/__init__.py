@@ -9,6 +9,9 @@ import sys
 
 __all__ = ["main"]
 
+_PACKAGES = {"cli": "typer rich", "demo": "scikit-learn matplotlib"}
+"""What an extra brings, as names to install: the `mlguard` that pip would find is another project."""
+
 
 def main() -> None:
     """The entry point of the console script."""
@@ -28,4 +31,7 @@ def absent(what: str, missing: ModuleNotFoundError, extra: str) -> str:
     """What to say where a package of an extra is not installed; an absent module of our own is raised again."""
     if (missing.name or "mlguard").partition(".")[0] == "mlguard":
         raise missing
-    return f"{what} needs {missing.name}, which is not installed. Install it with: pip install 'mlguard[{extra}]'"
+    return (
+        f"{what} needs {missing.name}, which is not installed. "
+        f"Fix: pip install {_PACKAGES[extra]} (mlguard's extra '{extra}')."
+    )

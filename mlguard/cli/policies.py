@@ -13,8 +13,10 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mlguard import policies
+from mlguard.errors import PolicyError
 from mlguard.policies.presets import presets
 
 __all__ = ["app"]
@@ -33,11 +35,16 @@ def list_policies() -> None:
     table.add_column("fingerprint", no_wrap=True, style="dim")
     table.add_column("what it is for")
     for name in [*own, *(preset for preset in sorted(presets()) if preset not in own)]:
-        policy = policies.get(name)
-        table.add_row(name, policy.fingerprint, policy.description or "")
+        try:
+            policy = policies.get(name)
+        except PolicyError as error:  # one that can't be used must not hide the others
+            table.add_row(name, "-", Text(str(error)))
+        else:
+            table.add_row(name, policy.fingerprint, Text(policy.description or ""))
     Console(highlight=False).print(table)
     if not own:
         typer.echo("No policy of your own is in force here: write mlguard.toml, or set MLGUARD_POLICIES to a file.")
+    _warn()
 
 
 @app.command()
@@ -50,3 +57,12 @@ def show(name: _Name) -> None:
 def explain(name: _Name) -> None:
     """Every value of one policy in force, and where it was written: file and line, variable or default."""
     typer.echo(policies.explain(name))
+    _warn()
+
+
+def _warn() -> None:
+    """What `check` refuses. A warning only, because the code of the service may define what is missing here."""
+    try:
+        policies.check()
+    except PolicyError as error:
+        typer.echo(f"Warning, unless your code defines what is missing: {error}", err=True)

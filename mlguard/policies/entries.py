@@ -6,6 +6,7 @@ parts together.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import NoneType, UnionType
@@ -163,10 +164,20 @@ def _wrong_kinds(section: type[Section], settings: Mapping[str, Any]) -> dict[st
         if kind not in (str, bool, int) or Any in types or kind in types or (kind is int and float in types):
             continue
         if bool in types and not types & {int, float, str}:
-            wrong[name] = [f" = {shown(value)}: must be true or false, without quotes"]
+            quotes = ", without quotes" if value in ("true", "false") else ""
+            wrong[name] = [f" = {shown(value)}: must be true or false{quotes}"]
         elif types & {int, float} and kind in (str, bool):
-            wrong[name] = [f" = {shown(value)}: must be a number, without quotes"]
+            quotes = ", without quotes" if _spells_number(value) else ""
+            wrong[name] = [f" = {shown(value)}: must be a number{quotes}"]
     return wrong
+
+
+def _spells_number(value: Any) -> bool:
+    """True where quotes are all that is wrong with a value. That of a variable has some only if they were typed."""
+    try:
+        return isinstance(value, str) and type(json.loads(value)) in (int, float)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _plain_types(annotation: Any) -> set[Any]:

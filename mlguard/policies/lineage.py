@@ -65,9 +65,12 @@ def resolve(name: str, entries: Entries) -> Resolved:
 def _walk(name: str, entries: Entries, chain: tuple[str, ...], order: dict[str, None]) -> None:
     """Adds a policy behind everything it extends."""
     if name in chain:
-        shown = " -> ".join([*chain[chain.index(name) :], name])
+        circle = chain[chain.index(name) :]
+        first = circle.index(min(circle))  # the same words wherever the walk began, so that it is one problem
+        circle = circle[first:] + circle[: first + 1]
+        shown = " -> ".join(circle)
         raise PolicyError(
-            f"{_places(entries[name])}: policies extend each other in a circle: {shown}. Fix: drop one `extends`."
+            f"{_places(entries[circle[0]])}: policies extend each other in a circle: {shown}. Fix: drop one `extends`."
         )
     if name in order:
         return
@@ -99,7 +102,7 @@ def _build(name: str, description: str | None, origins: tuple[str, ...], section
         return Policy.model_validate({**about, **values})
     except ValidationError as error:
         problems: list[str] = []
-        for path, texts in problems_by_field(error, Policy).items():
+        for path, texts in problems_by_field(error, Policy, in_code=False).items():
             where = _origin_of(path, sections) or " and ".join(origins)
             problems.extend(f"{where}: {'.'.join([name, *path])}{text}" for text in texts)
         raise PolicyError("\n".join(problems)) from None

@@ -25,7 +25,7 @@ def load_yaml(text: str, path: Path) -> tuple[Any, Mapping[tuple[str, ...], int]
         import yaml
     except ImportError:
         raise PolicyError(
-            f"{path}: reading YAML needs PyYAML. Fix: pip install 'mlguard[yaml]', or write the file as mlguard.toml."
+            f"{path}: reading YAML needs PyYAML. Fix: pip install pyyaml, or write the file as mlguard.toml."
         ) from None
     try:
         for token in yaml.scan(text, Loader=yaml.SafeLoader):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("typer", reason="the command line needs the extra 'cli'")
 
 import mlguard
-from mlguard.cli import main
+from mlguard.cli import absent, main
 
 
 def mlguard_command(capsys, monkeypatch, *arguments):
@@ -130,6 +133,31 @@ def test_policies_explain_says_where_a_value_comes_from(command, tmp_path):
     assert "mlguard.toml:4" in said
 
 
+def test_one_policy_that_cannot_be_used_does_not_hide_the_others(command, tmp_path):
+    """list shows it with the reason, and what check() refuses follows as a warning."""
+    (tmp_path / "mlguard.toml").write_text(f'{POLICIES}[policies.later]\nextends = "[of_code]"\n')
+    status, said, error = command("policies", "list")
+    assert status == 0
+    assert "Answer quickly." in said
+    assert re.search(r"later +- +", said)
+    assert "[of_code]" in said
+    assert error.startswith("Warning, unless your code defines what is missing: ")
+    assert "'later' extends '[of_code]'" in error
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["explain", "realtime"]])
+def test_a_variable_for_no_policy_is_warned_of(command, monkeypatch, tmp_path, arguments):
+    """What check() would refuse at the start of a service shows on the command line too; the status stays 0."""
+    (tmp_path / "mlguard.toml").write_text(POLICIES)
+    assert command("policies", *arguments)[2] == ""
+    mlguard.policies.reset()
+    monkeypatch.setenv("MLGUARD__REALTME__RETRY__MAX_RETRIES", "5")
+    status, said, error = command("policies", *arguments)
+    assert status == 0
+    assert "realtime" in said
+    assert "MLGUARD__REALTME__RETRY__MAX_RETRIES: there is no policy 'realtme'. Did you mean 'realtime'?" in error
+
+
 @pytest.mark.parametrize("word", ["show", "explain"])
 def test_an_unknown_policy_is_one_line_with_the_nearest_name(command, tmp_path, word):
     """A misspelt name is answered with the one that was meant, without a traceback."""
@@ -149,7 +177,7 @@ def test_without_the_extra_the_install_line_is_named(command, monkeypatch, modul
     assert status == 1
     assert said.count("\n") <= 1
     assert f"needs {module}" in said
-    assert "pip install 'mlguard[cli]'" in said
+    assert "Fix: pip install typer rich (mlguard's extra 'cli')." in said
 
 
 def test_the_demo_without_its_extra_names_the_install_line(command, monkeypatch):
@@ -158,8 +186,17 @@ def test_the_demo_without_its_extra_names_the_install_line(command, monkeypatch)
     monkeypatch.setitem(sys.modules, "sklearn", None)
     status, said, error = command("demo", "--quick")
     assert status == 1
-    assert "pip install 'mlguard[demo]'" in error
+    assert "Fix: pip install scikit-learn matplotlib (mlguard's extra 'demo')." in error
     assert "Traceback" not in said + error
+
+
+@pytest.mark.parametrize("extra", ["cli", "demo"])
+def test_the_install_line_names_what_the_extra_brings(extra):
+    """A package added to an extra is named where it is missing."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    packages = {re.split("[<>=]", need)[0] for need in project["optional-dependencies"][extra] if "mlguard" not in need}
+    said = absent("It", ModuleNotFoundError("", name="other"), extra)
+    assert set(re.search(r"pip install ([\w -]+) \(", said)[1].split()) == packages
 
 
 def test_a_missing_module_of_our_own_is_no_missing_extra(command, monkeypatch):

@@ -93,6 +93,7 @@ timeout = { total = "1s", attempt = "2s" }
 memory = 7
 [policies.d]
 cache = { max_entries = true }
+retry = { jitter = "true" }
 """
     )
     monkeypatch.setenv("MLGUARD__B__RETRY__MAX_RETRIES", "many")
@@ -100,7 +101,7 @@ cache = { max_entries = true }
     lines = problem().splitlines()
     expected = [
         "MLGUARD__B__RETYR__MAX_RETRIES: does not name a setting. Did you mean 'RETRY'?",
-        "variable MLGUARD__B__RETRY__MAX_RETRIES: b.retry.max_retries = 'many': must be a number, without quotes",
+        "variable MLGUARD__B__RETRY__MAX_RETRIES: b.retry.max_retries = 'many': must be a number",
         f"{path}:1: use: this version can't take policies from installed packages",
         f"{path}:2: there is no setting 'polices' here. Did you mean 'policies'?",
         f"{path}:4: a.retyr: a policy has no section or setting 'retyr'. Did you mean 'retry'?",
@@ -109,15 +110,17 @@ cache = { max_entries = true }
         f"{path}:7: a.extends = 3: must be a name or a list of names",
         f"{path}:9: b.retry.max_retires: there is no setting 'max_retires'. Did you mean 'max_retries'?",
         f"{path}:9: b.retry.max_retries = '3': must be a number, without quotes",
-        f"{path}:9: b.retry.jitter = 1: must be true or false, without quotes",
+        f"{path}:9: b.retry.jitter = 1: must be true or false",
         f"{path}:9: b.retry.initial_delay = '30sec': must be a duration",
         f"{path}:9: b.retry.budget = 7: must be less than or equal to 1",
         f"{path}:11: 'C' can't be the name of a policy",
         f"{path}:12: C.memory = 7: must be a table of its settings",
-        f"{path}:14: d.cache.max_entries = True: must be a number, without quotes",
+        f"{path}:14: d.cache.max_entries = True: must be a number",
+        f"{path}:15: d.retry.jitter = 'true': must be true or false, without quotes",
     ]
     missing = [words for words in expected if not any(words in line for line in lines)]
     assert not missing
+    assert sum("without quotes" in line for line in lines) == 2
     assert lines[0] == f"{len(lines) - 1} problems in the policies:"
 
 
@@ -138,7 +141,7 @@ retry = { initial_delay = "9s", max_delay = "1s" }
     )
     message = problem()
     assert f"{path}:3: b: timeout.attempt = 2s: is longer than timeout.total = 1s" in message
-    assert f"{path}:7: c.cache.ttl: is required" in message
+    assert f"{path}:7: c.cache.ttl: is required. Fix: set cache.ttl" in message
     assert f"{path}:9: d.retry" in message
     assert "initial_delay" in message
     assert message.startswith("3 problems")
@@ -228,7 +231,7 @@ def test_yaml_without_pyyaml_names_the_install_line(write, monkeypatch):
     """PyYAML is an extra."""
     write("policies: {}", "mlguard.yml")
     monkeypatch.setitem(sys.modules, "yaml", None)
-    assert "pip install 'mlguard[yaml]'" in problem()
+    assert "Fix: pip install pyyaml, or write" in problem()
 
 
 @pytest.mark.parametrize(
@@ -258,6 +261,22 @@ def test_variables_switch_sections(write, monkeypatch):
     assert policies.get("p").breaker.minimum_calls == 3
     monkeypatch.setenv("MLGUARD__P__RETRY__MAX_RETRIES", "3")
     assert "MLGUARD__P__RETRY__MAX_RETRIES: contradicts MLGUARD__P__RETRY." in problem()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("abc", "'abc': must be a number"),
+        ("05", "'05': must be a number"),
+        ("[" * 99999, "...: must be a number"),
+        ('"5"', "'5': must be a number, without quotes"),
+    ],
+)
+def test_quotes_are_blamed_where_there_are_some(write, monkeypatch, text, words):
+    """What is wrong with a variable is told without quotes that nobody typed."""
+    write("[policies.p]")
+    monkeypatch.setenv("MLGUARD__P__RETRY__MAX_RETRIES", text)
+    assert problem().endswith(words)
 
 
 @pytest.mark.parametrize("variable", ["MLGUARD__", "MLGUARD__P", "MLGUARD__p__RETRY", "MLGUARD__P__NOTHING__X"])
