@@ -23,15 +23,32 @@ from pydantic_core import CoreSchema, PydanticUndefined, core_schema
 
 from mlguard.errors import PolicyError
 from mlguard.validation.array import array_checks
-from mlguard.validation.dimensions import bind_instance, opened
+from mlguard.validation.dimensions import apart, opened
+from mlguard.validation.instances import with_instances
 from mlguard.validation.limits import Limit
 from mlguard.validation.messages import JSON, PYTHON
 
-__all__ = ["UNKNOWN_TYPE", "Parameter", "adapter", "builder", "order", "report_schema", "shape_and_spread"]
+__all__ = [
+    "UNKNOWN_TYPE",
+    "Parameter",
+    "adapter",
+    "branches_apart",
+    "builder",
+    "order",
+    "report_schema",
+    "shape_and_spread",
+]
 
 UNKNOWN_TYPE = (PydanticUserError, ArbitraryTypeWarning)
 """What pydantic raises of an annotation it can't use."""
 _KIND = inspect.Parameter
+_INNER = frozenset(
+    {
+        *("schema", "items_schema", "keys_schema", "values_schema", "choices", "steps"),
+        *("json_schema", "python_schema", "lax_schema", "strict_schema"),
+    }
+)
+"""Where a core schema of pydantic's holds another one."""
 _UNUSED = core_schema.to_string_ser_schema()  # pydantic builds a serialiser of every schema
 
 
@@ -43,12 +60,22 @@ class Parameter:
         self.kind = parameter.kind
         self.default = parameter.default
         self.limit = limit
+        self.factory: Callable[[], Any] | None = None
+        """What makes the default anew for each call that leaves the argument out."""
         if annotation is inspect.Parameter.empty:
             annotation = Any
         if isinstance(self.default, FieldInfo):
             field = self.default
             annotation = typing.Annotated[annotation, field]
-            self.default = field.get_default(call_default_factory=True)
+            if field.default_factory is None:
+                self.default = field.get_default()
+            elif field.default_factory_takes_validated_data:
+                raise PolicyError(
+                    f"{self.name}: its default_factory takes the other arguments, which it can't be given. "
+                    "Fix: a factory without parameters."
+                )
+            else:
+                self.factory = typing.cast(Callable[[], Any], field.default_factory)
             if self.default is PydanticUndefined:
                 self.default = inspect.Parameter.empty
         self.unpacked = typing.get_origin(annotation) in (typing.Unpack, typing_extensions.Unpack)
@@ -66,13 +93,9 @@ class Parameter:
         """What one argument must meet."""
         schema = handler.generate_schema(self.annotation)
         if model_of(self.annotation) is not None:
-            named = any(check.names for check in array_checks(schema, handler))
             json = core_schema.json_schema(schema)
             schema = core_schema.union_schema([(schema, PYTHON), (json, JSON)], mode="left_to_right")
-            if named:
-                schema = core_schema.with_info_after_validator_function(bind_instance, schema)
-        elif any(check.names for check in array_checks(schema, handler)) and _holds_models(schema):
-            schema = core_schema.with_info_after_validator_function(bind_instance, schema)
+        schema = with_instances(self.annotation, branches_apart(schema, handler), handler)
         if self.limit is not None:
             schema = core_schema.no_info_before_validator_function(self.limit.check, schema)
         return schema
@@ -88,6 +111,8 @@ class Parameter:
             return core_schema.dict_schema(core_schema.any_schema(), schema)
         if not self.has_default:
             return schema
+        if self.factory is not None:
+            return core_schema.with_default_schema(schema, default_factory=self.factory, validate_default=True)
         named = any(check.names for check in array_checks(schema, handler)) or None
         try:
             hash(self.default)
@@ -146,6 +171,28 @@ def order(parameters: Sequence[Parameter]) -> Callable[[GetCoreSchemaHandler], C
         return schema
 
     return make
+
+
+def branches_apart(schema: Any, handler: GetCoreSchemaHandler) -> Any:
+    """The schema, where no branch of a union that fails leaves names of dimensions to the next one.
+
+    Unions inside of models stay as they are: their schemas belong to the models.
+    """
+    if isinstance(schema, list | tuple):
+        return type(schema)([branches_apart(part, handler) for part in schema])
+    if not isinstance(schema, dict) or schema.get("type") in ("model", "dataclass"):
+        return schema
+    copied = {key: branches_apart(part, handler) if key in _INNER else part for key, part in schema.items()}
+    if schema.get("type") == "union":
+        copied["choices"] = [_branch(choice, handler) for choice in copied["choices"]]
+    return copied
+
+
+def _branch(choice: Any, handler: GetCoreSchemaHandler) -> Any:
+    schema, *label = choice if isinstance(choice, tuple) else (choice,)
+    if any(check.names for check in array_checks(schema, handler)):
+        schema = core_schema.with_info_wrap_validator_function(apart, schema)
+    return (schema, *label) if label else schema
 
 
 def report_schema(parameters: Sequence[Parameter]) -> Callable[[GetCoreSchemaHandler], CoreSchema]:
@@ -263,11 +310,3 @@ def _closed(schema: CoreSchema) -> CoreSchema:
     if schema["type"] == "typed-dict" and "extra" not in getattr(schema.get("cls"), "__pydantic_config__", {}):
         return {**schema, "extra_behavior": "forbid", "ref": f"{schema.get('ref', '')}:closed"}
     return schema
-
-
-def _holds_models(schema: Any) -> bool:
-    if isinstance(schema, dict):
-        return schema.get("type") in ("model", "definition-ref") or any(
-            _holds_models(part) for key, part in schema.items() if key not in ("metadata", "serialization")
-        )
-    return isinstance(schema, list | tuple) and any(_holds_models(part) for part in schema)

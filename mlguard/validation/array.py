@@ -21,7 +21,7 @@ from mlguard.validation import convert
 from mlguard.validation.dimensions import Dims, dims_of, fit, shape_text
 from mlguard.validation.figures import Bounds
 
-__all__ = ["Array", "ArrayCheck"]
+__all__ = ["Array", "ArrayCheck", "array_checks", "declared_dtype"]
 
 
 class Array:
@@ -87,7 +87,7 @@ class Array:
         return hash(repr(self))
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        check = ArrayCheck(self, _declared_dtype(self, source))
+        check = ArrayCheck(self, declared_dtype(self, source))
         lists = core_schema.plain_serializer_function_ser_schema(_as_lists, when_used="json")
         exact = _function(check.exact, check.exact_named, check.names)
         accept = exact if self.strict else _function(check.accept, check.accept_named, check.names)
@@ -123,6 +123,7 @@ class ArrayCheck:
         """The one dtype that fits; None: any that `expected`, an abstract type such as np.floating, covers."""
         self.shape = array.shape
         self.names = tuple(dict.fromkeys(entry for entry in array.shape if isinstance(entry, str)))
+        self._whole = next((each for each in _WHOLE if self.fits(each)), _WHOLE[0])
         bounded = array.finite or _has_bound(array)
         self._plain_shape = bool(array.shape) and all(isinstance(entry, int) for entry in array.shape)
         self._bounds: Callable[[np.ndarray[Any, Any]], None] | None = (
@@ -165,7 +166,7 @@ class ArrayCheck:
     def _exactly(self, value: Any) -> np.ndarray[Any, Any]:
         if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
             raise self._wrong_type(value)
-        if not self._fits(value.dtype):
+        if not self.fits(value.dtype):
             raise self._wrong_dtype(value.dtype)
         return value
 
@@ -176,7 +177,7 @@ class ArrayCheck:
             return self._from_lists(value)
         if type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):
             raise self._wrong_type(value)
-        if value.dtype is self.dtype or self._fits(value.dtype):
+        if value.dtype is self.dtype or self.fits(value.dtype):
             return value
         if self.dtype is None or not convert.is_safe(value.dtype, self.dtype):
             raise self._wrong_dtype(value.dtype)
@@ -191,12 +192,13 @@ class ArrayCheck:
             shape = (0, *sizes)  # what zero rows look like as a list
         if self.shape:
             fit(self.shape, shape, {})
-        array = convert.from_lists(value, shape, self.dtype)
-        if not self._fits(array.dtype):
+        array = convert.from_lists(value, shape, self.dtype, whole=self._whole)
+        if not self.fits(array.dtype):
             raise self._wrong_dtype(array.dtype)
         return array
 
-    def _fits(self, dtype: np.dtype[Any]) -> bool:
+    def fits(self, dtype: np.dtype[Any]) -> bool:
+        """An array of this dtype needs no conversion."""
         if self.dtype is not None:
             return dtype == self.dtype
         return dtype.kind in convert.KINDS and np.issubdtype(dtype, self.expected)
@@ -262,7 +264,7 @@ def _as_lists(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
-def _declared_dtype(array: Array, source: Any) -> Any:
+def declared_dtype(array: Array, source: Any) -> Any:
     """A dtype, or an abstract type such as np.floating that covers several."""
     given = _dtype_of(source)
     if array.dtype is not None and given is not np.generic and given != _normal(array.dtype):
@@ -357,6 +359,8 @@ _ABSTRACT = (
     np.generic, np.number, np.integer, np.signedinteger, np.unsignedinteger,
     np.inexact, np.floating, np.complexfloating, np.flexible, np.character,
 )  # fmt: skip
+_WHOLE = tuple(map(np.dtype, (np.int64, np.uint64, np.float64, np.complex128)))
+"""What a list of whole numbers becomes: the first that an abstract dtype covers."""
 _JSON_TYPES: dict[str, dict[str, Any]] = {
     "b": {"type": "boolean"},
     "i": {"type": "integer"},

@@ -27,9 +27,18 @@ from mlguard.errors import InvalidInputError, InvalidOutputError, PolicyError
 from mlguard.section import Section, nearest
 from mlguard.streams import END
 from mlguard.target import Target, spelt_out
-from mlguard.validation.arguments import UNKNOWN_TYPE, Parameter, adapter, order, report_schema, shape_and_spread
+from mlguard.validation.arguments import (
+    UNKNOWN_TYPE,
+    Parameter,
+    adapter,
+    branches_apart,
+    order,
+    report_schema,
+    shape_and_spread,
+)
 from mlguard.validation.array import Array, array_checks
-from mlguard.validation.dimensions import bind_instance, opened
+from mlguard.validation.dimensions import CALL, opened, restore
+from mlguard.validation.instances import with_instances
 from mlguard.validation.limits import Limit
 from mlguard.validation.messages import violations_of
 from mlguard.validation.tally import Tally
@@ -124,6 +133,7 @@ class Binding:
         if self._schema is not None:
             self._model = _ModelOfArguments(target, self._schema, self._limit)
             self.validates = True
+            self._model.check_defaults(target)
             made = adapter(self._model.core_schema, self._config)
             self._shape, self._spread = shape_and_spread(target.signature, self._model.keys)
         else:
@@ -142,6 +152,7 @@ class Binding:
     def _bind_output(self, section: Validation) -> None:
         self.checks = False
         self._output: Any = None
+        self._output_names = False
         if not section.output:
             return
         annotation = self._output_given if self._output_given is not None else self._returned()
@@ -165,7 +176,8 @@ class Binding:
         exactly: dict[Any, type] = {int: int, float: float, str: str, bool: bool, bytes: bytes, None: type(None)}
         self._exactly = exactly.get(annotation) if isinstance(annotation, type | None) else None
         self.checks = True
-        self.has_dims = self.has_dims or any(check.names for check in array_checks(made.core_schema))
+        self._output_names = any(check.names for check in array_checks(made.core_schema))
+        self.has_dims = self.has_dims or self._output_names
 
     def _returned(self) -> Any:
         annotation = _without_self(self._target.hints.get("return", inspect.Parameter.empty), self._target)
@@ -179,7 +191,7 @@ class Binding:
 
     def _check_defaults(self) -> None:
         """Checks and converts each default once, as if it had been passed."""
-        defaulted = [parameter for parameter in self._parameters if parameter.has_default and parameter.checked]
+        defaulted = [each for each in self._parameters if each.has_default and each.checked and each.factory is None]
         if not defaulted:
             return
 
@@ -244,9 +256,17 @@ class Binding:
         """
         if type(result) is self._exactly:
             return
+        kept: dict[str, int] | None = None
+        if self._output_names and dims is not None:
+            dims[CALL] = 0
+            kept = dict(dims)
         try:
             self._output(result, strict=True, context=dims)
-        except ValidationError as error:
+        except BaseException as error:
+            if kept is not None and dims is not None:  # the next attempt, or a fallback, is judged afresh
+                restore(dims, kept)
+            if not isinstance(error, ValidationError):
+                raise
             if isinstance(result, np.generic) and self._counts_as_python(result, dims):
                 return
             violations = violations_of(error, lambda loc: ("return", *loc))
@@ -395,13 +415,36 @@ class _ModelOfArguments:
         self._by_key = {key: name for name, key in self.keys.items()}
 
     def core_schema(self, handler: GetCoreSchemaHandler) -> CoreSchema:
-        schema = handler.generate_schema(self.model)
+        schema = with_instances(self.model, handler.generate_schema(self.model), handler)
         named = any(check.names for check in array_checks(schema, handler))
         if self._limit is not None:
             schema = core_schema.no_info_before_validator_function(self._limit.check, schema)
         schema = core_schema.tuple_positional_schema([*[core_schema.any_schema()] * self._untouched, schema])
         schema = core_schema.no_info_after_validator_function(self._values, schema)
         return core_schema.with_info_before_validator_function(opened, schema) if named else schema
+
+    def check_defaults(self, target: Target) -> None:
+        """Refuses a default of the function that its field refuses.
+
+        What the model says of several fields together is left to the calls.
+        """
+        defaults = {
+            self.keys[parameter.name]: parameter.default
+            for parameter in target.parameters
+            if parameter.name in self.keys and parameter.default is not inspect.Parameter.empty
+        }
+        try:
+            self.model.model_validate(defaults, context={})
+        except ValidationError as error:
+            for violation in violations_of(error, lambda loc: loc):
+                if violation["loc"] and violation["loc"][0] in defaults:
+                    name = self._by_key[violation["loc"][0]]
+                    raise PolicyError(
+                        f"{target.qualname}: {name}: the default {violation['msg']}, says the schema "
+                        f"{self.model.__name__}. Fix: change the default, or what the field allows."
+                    ) from None
+        except Exception:  # noqa: S110 - a validator that needs the fields that are missing here
+            pass
 
     def place(self, loc: tuple[Any, ...]) -> tuple[Any, ...]:
         loc = loc[1:]
@@ -442,10 +485,7 @@ def _is_self(target: Target, model: type[BaseModel]) -> bool:
 
 
 def _output_schema(annotation: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-    schema = handler.generate_schema(annotation)
-    if any(check.names for check in array_checks(schema, handler)):
-        return core_schema.with_info_after_validator_function(bind_instance, schema)
-    return schema
+    return with_instances(annotation, branches_apart(handler.generate_schema(annotation), handler), handler)
 
 
 def _without_self(annotation: Any, target: Target) -> Any:

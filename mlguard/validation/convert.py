@@ -17,6 +17,7 @@ __all__ = ["KINDS", "cast", "from_lists", "is_safe", "probe"]
 KINDS = "biufcUSMm"
 """The kinds of dtype an Array may have: no objects, no structures."""
 
+_INT64 = np.dtype(np.int64)
 _DEEPEST = 32  # NumPy 1 has no more dimensions
 _LEAVES: dict[str, set[type]] = {
     "b": {bool},
@@ -31,14 +32,32 @@ _LEAVES: dict[str, set[type]] = {
 
 def is_safe(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
     """NumPy's own rule; objects and structures never."""
+    if target.kind in "mM" and source.kind != target.kind:  # the least int64 would become NaT
+        return False
     return source.kind in KINDS and np.can_cast(source, target, "safe")
 
 
 def cast(value: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """A safe cast, refused where it is not: NumPy calls int64 to float64 safe, but 2**53 + 1 does not survive it."""
+    """A safe cast, refused where it is not: NumPy calls int64 to float64 safe, but 2**53 + 1 does not survive it.
+
+    Nor does the year 9999 survive M8[s] to M8[ns], which only newer versions of NumPy refuse, with an OverflowError.
+    """
+    if dtype.kind in "mM":
+        return _times(value, dtype)
     array = value.astype(dtype)
     if value.dtype.kind in "iu" and value.dtype.itemsize == 8 and dtype.kind in "fc" and value.size:
         _refuse_lost(value, array)
+    return array
+
+
+def _times(value: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    try:
+        array = value.astype(dtype)
+        back = array.astype(value.dtype)
+    except OverflowError:
+        raise _too_large(dtype) from None
+    if not np.all((back == value) | (np.isnat(array) & np.isnat(value))):
+        raise _too_large(dtype)
     return array
 
 
@@ -55,8 +74,10 @@ def probe(value: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def from_lists(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
-    """The array that nested lists of this shape spell; without a dtype, the one NumPy infers."""
+def from_lists(
+    value: Any, shape: tuple[int, ...], dtype: np.dtype[Any] | None, *, whole: np.dtype[Any] = _INT64
+) -> np.ndarray[Any, Any]:
+    """The array that nested lists of this shape spell; without a dtype, what NumPy infers, or `whole` of integers."""
     leaves = _flat(value, shape)
     types = set(map(type, leaves))
     if any(issubclass(kind, np.generic) for kind in types):
@@ -67,7 +88,7 @@ def from_lists(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any] | None) 
         raise _wrong_leaf(leaves, allowed, dtype)
     if dtype is None and not leaves:
         dtype = np.dtype(np.float64)
-    return _built(leaves, types, dtype).reshape(shape)
+    return _built(leaves, types, dtype, whole).reshape(shape)
 
 
 def _flat(value: Any, shape: tuple[int, ...]) -> list[Any]:
@@ -98,9 +119,11 @@ def _same_sort(types: set[type]) -> set[type]:
     return {int, float}
 
 
-def _built(leaves: list[Any], types: set[type], dtype: np.dtype[Any] | None) -> np.ndarray[Any, Any]:
+def _built(
+    leaves: list[Any], types: set[type], dtype: np.dtype[Any] | None, whole_dtype: np.dtype[Any] = _INT64
+) -> np.ndarray[Any, Any]:
     if dtype is None:
-        return _inferred(leaves, types)
+        return _inferred(leaves, types, whole_dtype)
     if dtype.kind in "bUS":
         found = np.array(leaves, dtype="?" if dtype.kind == "b" else dtype.kind)
         if found.dtype.itemsize > dtype.itemsize:
@@ -122,11 +145,11 @@ def _built(leaves: list[Any], types: set[type], dtype: np.dtype[Any] | None) -> 
     return array
 
 
-def _inferred(leaves: list[Any], types: set[type]) -> np.ndarray[Any, Any]:
+def _inferred(leaves: list[Any], types: set[type], whole: np.dtype[Any]) -> np.ndarray[Any, Any]:
     if float in types or complex in types:
-        return _built(leaves, types, np.dtype(np.complex128 if complex in types else np.float64))
+        return _built(leaves, types, np.dtype(np.complex128 if complex in types or whole.kind == "c" else np.float64))
     if types == {int}:
-        return _integers(leaves, types, np.dtype(np.int64))
+        return _built(leaves, types, whole)
     return np.array(leaves)
 
 

@@ -6,15 +6,13 @@ such dict (a context is then the user's own), and a name is bound within its one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import EllipsisType
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-from pydantic import BaseModel, ValidationInfo
+from pydantic import ValidationInfo, ValidatorFunctionWrapHandler
 from pydantic_core import PydanticCustomError
 
-__all__ = ["CALL", "Dims", "bind_instance", "dims_of", "fit", "opened", "shape_text"]
+__all__ = ["CALL", "Dims", "apart", "dims_of", "fit", "opened", "restore", "shape_text"]
 
 Dims = dict[str, int]
 CALL = "mlguard.call"
@@ -35,33 +33,46 @@ def dims_of(info: ValidationInfo) -> Dims:
 
 
 def fit(declared: tuple[int | str | EllipsisType, ...], shape: tuple[int, ...], dims: Dims) -> None:
-    """Binds the names of a declared shape to the sizes of a real one.
+    """Binds the names of a declared shape to the sizes of a real one: all of them, or none where it does not fit.
 
     Raises:
         PydanticCustomError: ``array_shape`` or, where a name is bound to another size already, ``array_dimension``.
     """
     if len(declared) != len(shape) or ... in declared:
         declared = _spelt_out(declared, shape)
+    found: Dims = {}
     for entry, size in zip(declared, shape, strict=True):
         if entry == size:
             continue
         if not isinstance(entry, str):
             raise _wrong_shape(declared, shape)
-        bound = dims.get(entry)
+        bound = dims.get(entry, found.get(entry))
         if bound is None:
-            dims[entry] = size
+            found[entry] = size
         elif bound != size:
             raise PydanticCustomError(
                 "array_dimension",
                 "must have the same size '{name}' as elsewhere in this call, which is {bound}; got {received}",
                 {"name": entry, "bound": bound, "received": size, "expected": shape_text(declared)},
             )
+    dims.update(found)
 
 
-def bind_instance(value: Any, info: ValidationInfo) -> Any:
-    """Binds the names in the arrays of a model that was built before the call: pydantic does not look at it again."""
-    _bind_model(value, dims_of(info), "")
-    return value
+def apart(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    """One branch of a union: the names it binds are forgotten where it fails."""
+    dims = dims_of(info)
+    kept = dict(dims)
+    try:
+        return handler(value)
+    except BaseException:
+        restore(dims, kept)
+        raise
+
+
+def restore(dims: Dims, kept: Dims) -> None:
+    """Forgets every name bound since `kept` was copied."""
+    dims.clear()
+    dims.update(kept)
 
 
 def shape_text(shape: tuple[Any, ...]) -> str:
@@ -85,34 +96,3 @@ def _wrong_shape(declared: tuple[Any, ...], shape: tuple[int, ...]) -> PydanticC
         "must have shape {expected}, got {received}",
         {"expected": shape_text(declared), "received": shape_text(shape)},
     )
-
-
-def _bind_model(value: Any, dims: Dims, path: str) -> None:
-    from mlguard.validation.array import Array
-
-    if isinstance(value, BaseModel):
-        for name, field in type(value).model_fields.items():
-            item = value.__dict__.get(name)
-            inside = f"{path}.{name}" if path else name
-            if isinstance(item, np.ndarray):
-                for mark in field.metadata:
-                    if isinstance(mark, Array):
-                        _bind_field(mark, item, dims, inside)
-            elif isinstance(item, BaseModel | list | tuple | dict):
-                _bind_model(item, dims, inside)
-    elif isinstance(value, list | tuple):
-        for number, item in enumerate(value):
-            if not isinstance(item, BaseModel | list | tuple | dict):
-                break  # a list of numbers is no list of models
-            _bind_model(item, dims, f"{path}.{number}")
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            _bind_model(item, dims, f"{path}.{key}")
-
-
-def _bind_field(array: Any, value: np.ndarray[Any, Any], dims: Dims, path: str) -> None:
-    try:
-        fit(array.shape, value.shape, dims)
-    except PydanticCustomError as error:
-        kind, words = cast(Any, error.type), cast(Any, error.message_template)
-        raise PydanticCustomError(kind, words, {**(error.context or {}), "at": path}) from None

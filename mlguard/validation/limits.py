@@ -32,9 +32,9 @@ class Limit:
         rest = [value]
         while rest:
             item = rest.pop()
-            left -= _bytes_of(item)
+            left -= max(1, _bytes_of(item))  # or a list that holds itself has no end
             if isinstance(item, list | tuple | set | frozenset):
-                if left < len(item):  # every element takes a byte at least
+                if left < len(item) + len(rest):  # every element takes a byte at least
                     left = -1
                 else:
                     rest.extend(item)

@@ -151,7 +151,7 @@ def test_an_abstract_dtype_covers_its_family() -> None:
     assert adapter.validate_python(x) is x
     assert adapter.validate_python([1.5]).dtype == np.float64
     refused(adapter, np.zeros(2, np.int8), "array_dtype")
-    refused(adapter, [1], "array_dtype")
+    refused(adapter, ["a"], "array_dtype")
 
 
 @pytest.mark.parametrize("given", [[[1, 2], [3]], [[1], 2], [[1, 2], "ab"], [1, [2]]])
@@ -435,3 +435,39 @@ def test_ranges_mean_what_numpy_compares(x: Any, low: float, width: float, finit
     except ValidationError as error:
         assert bad.any()
         json.loads(error.json(include_input=False))
+
+
+def test_times_are_refused_where_the_unit_cannot_hold_them() -> None:
+    """A finer unit reaches less far: what would wrap around is refused, NaT stays NaT."""
+    times = TypeAdapter(Annotated[np.ndarray, Array("n", dtype="M8[ns]")])
+    spans = TypeAdapter(Annotated[np.ndarray, Array("n", dtype="m8[ns]")])
+    good = np.array(["2020-01-01", "NaT"], "M8[s]")
+    assert times.validate_python(good).astype("M8[s]")[0] == good[0]
+    assert np.isnat(times.validate_python(good)[1])
+    refused(times, np.array(["9999-12-31"], "M8[s]"), "array_value")
+    refused(spans, np.array([2**62], "m8[s]"), "array_value")
+
+
+def test_numbers_are_no_times() -> None:
+    """The least int64 would become NaT, so no number is converted."""
+    spans = TypeAdapter(Annotated[np.ndarray, Array("n", dtype="m8[s]")])
+    for numbers in (np.array([-(2**63)]), np.array([1], np.uint8), np.array([True])):
+        refused(spans, numbers, "array_dtype")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "found"),
+    [
+        (np.floating, np.float64),
+        (np.inexact, np.float64),
+        (np.complexfloating, np.complex128),
+        (np.unsignedinteger, np.uint64),
+        (np.integer, np.int64),
+        (np.number, np.int64),
+    ],
+)
+def test_whole_numbers_become_what_an_abstract_dtype_covers(dtype: Any, found: Any) -> None:
+    """[1, 2] is as good as [1.0, 2] where the dtype is any float."""
+    array = of(dtype).validate_python([1, 2])
+    assert (array.dtype, array.tolist()) == (found, [1, 2])
+    assert of(dtype).validate_json("[1, 2]").dtype == found

@@ -752,3 +752,60 @@ def test_an_error_frees_the_arguments_once_it_is_dropped(bound: Any) -> None:
         assert alive() is None
     finally:
         gc.enable()
+
+
+def test_a_default_factory_is_called_for_each_call(bound: Any) -> None:
+    """No call sees what another one did to its default, and what the factory gives is checked."""
+
+    def f(x: list[int] = Field(default_factory=lambda: ["1"])) -> None: ...  # noqa: B008
+
+    def bad(x: int = Field(default_factory=lambda: "x")) -> None: ...  # type: ignore[arg-type]
+
+    def needy(x: int = Field(default_factory=lambda data: 1)) -> None: ...
+
+    guard = bound(f)
+    first, second = guard.arguments()[0][0], guard.arguments()[0][0]
+    assert first == second == [1]
+    assert first is not second
+    with pytest.raises(InvalidInputError, match="x: must be a valid integer"):
+        bound(bad)()
+    with pytest.raises(PolicyError, match="x: its default_factory takes the other arguments"):
+        bound(needy)
+
+
+def test_max_bytes_ends_on_lists_that_hold_themselves(bound: Any) -> None:
+    """Every list takes a byte at least, so the look ends; one that is shared often counts each time."""
+
+    def f(x: Any) -> None: ...
+
+    circular: list[Any] = []
+    circular.append(circular)
+    shared: list[Any] = []
+    for _ in range(60):
+        shared = [shared, shared]
+    for given in (circular, [circular] * 50, shared, {"a": circular}):
+        with pytest.raises(InvalidInputError, match="must take at most"):
+            bound(f, Validation(max_bytes=10_000))(given)
+
+
+def test_a_default_that_breaks_the_schema_is_a_policy_error(bound: Any) -> None:
+    """With schema=, the function's own defaults are checked when it is guarded, as far as a field alone can tell."""
+
+    def f(income, debt="x"): ...
+
+    def fine(income=1, debt=2): ...
+
+    class Needy(Score):
+        @field_validator("debt")
+        @classmethod
+        def _looks_at_income(cls, debt: float, info: Any) -> float:
+            return debt + info.data["income"]
+
+    with pytest.raises(PolicyError, match=r"f: debt: the default must be a valid number.*the schema Score. Fix: "):
+        bound(f, schema=Score)
+    with pytest.raises(InvalidInputError, match="debt must not exceed income"):
+        bound(fine, schema=Score)()
+
+    def later(income, debt=0): ...
+
+    assert bound(later, schema=Needy).arguments(5)[0] == (5, 5)
