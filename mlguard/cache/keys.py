@@ -274,7 +274,7 @@ def _encoder_of(cls: type) -> _Encoder | None:
 
 def _is_empty(base: type) -> bool:
     """Such as `Generic`, `ABC`, or a mixin with ``__slots__ = ()``: what it brings is no state."""
-    return vars(base).get("__slots__") == ()
+    return base is typing.Generic or vars(base).get("__slots__") == ()  # `Generic` shows no slots from Python 3.12 on
 
 
 def _own_key(name: bytes, value: Any) -> bytes:
