@@ -114,6 +114,7 @@ class Binding:
         kinds = {parameter.kind for parameter in target.parameters}
         self.has_keywords = bool(kinds - {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD})
         self._report: Any = None
+        self._words: Any = None  # which names the schemas hide; read at the first failure
         self._parameters: list[Parameter] = []
         self._model: _ModelOfArguments | None = None
         self._bind_input(section)
@@ -242,11 +243,25 @@ class Binding:
             violations = violations_of(error, self._place)
         else:
             violations = self._unbindable(error, args, kwargs)
+        violations = self._without_hidden(violations)
         if self._reports:
             self._note(this, "reported_inputs", violations)
             return args, kwargs
         self._tally.count("refused_inputs", violations)
         raise InvalidInputError.of(f"{self._target.label}()", violations) from None
+
+    def _without_hidden(self, violations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The same, without figures and words of what a schema hides: an error travels as far as an event does."""
+        from mlguard.monitor.redaction import HIDDEN, Words  # the marks are the monitor's; needed after a failure only
+
+        if self._words is None:
+            hints = self._target.declared(self._schema, self._output_given).hints
+            self._words = Words(hints, [parameter.name for parameter in self._target.parameters])
+        words = self._words
+        if not words.hidden:
+            return violations
+        hidden = {"msg": "is invalid; it is hidden, so no more is told", "ctx": {}}
+        return [{**found, **hidden} if words.violation(found)["msg"] == HIDDEN else found for found in violations]
 
     def check(self, this: Call | None, result: Any, dims: Any) -> None:
         """Checks a result, which is not changed.
@@ -269,7 +284,7 @@ class Binding:
                 raise
             if isinstance(result, np.generic) and self._counts_as_python(result, dims):
                 return
-            violations = violations_of(error, lambda loc: ("return", *loc))
+            violations = self._without_hidden(violations_of(error, lambda loc: ("return", *loc)))
         else:
             return
         if self._reports:
