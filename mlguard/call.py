@@ -7,8 +7,8 @@ the text; read it as ordinary Python. The names in small letters that are not de
 `memory_enter`, ...) belong to the runtime objects of the concerns: `vocabulary.py` declares them, `wiring.py` provides
 them. `f.guard.source` prints what became of this text for the function f.
 
-`call` is what every call meets, `produce` what a cache hit skips, `stream` stands for `call` where the function is a
-generator. Waits are written ``enter() or await wait()``, so that the free path never awaits.
+`call` is what every call meets, `produce` what a cache hit skips, `stream` stands for `call` in a generator. Waits are
+written ``enter() or await wait()``, so that the free path never awaits.
 """
 
 # pyright: reportPossiblyUnboundVariable=false
@@ -53,6 +53,8 @@ async def call(*args: Any, **kwargs: Any) -> Any:
                     this.disposition = Disposition.CACHE_HIT
             else:
                 result = await produce(this, args, kwargs, deadline, dims)
+            if QUARANTINE:
+                result = await rejoin(this, result, args, kwargs, dims)
         except Exception as error:
             if not FALLBACK or not covered(error):
                 raise
@@ -86,11 +88,12 @@ async def produce(this: Any, args: Any, kwargs: Any, deadline: float | None, dim
             if RECORD:
                 this.attempts += 1
                 token = context.current.set(this)
+            run = in_parts(claim) if SPLIT else function
             if TIMEOUT:
                 async with attempt_limit(this, deadline):
-                    result = await (function(*args) if POSITIONAL else function(*args, **kwargs))
+                    result = await (run(*args) if POSITIONAL else run(*args, **kwargs))
             else:
-                result = await (function(*args) if POSITIONAL else function(*args, **kwargs))
+                result = await (run(*args) if POSITIONAL else run(*args, **kwargs))
             if CHECK and type(result) is not exact:
                 check(this, result, dims)
             if STREAM:
@@ -98,12 +101,15 @@ async def produce(this: Any, args: Any, kwargs: Any, deadline: float | None, dim
                 slot, claim = None, True
             elif BREAKER:
                 breaker_succeeded(permit)
-            break
+            if not ON_RESULT or (tries := unwanted(this, tries, result, deadline)) is None:
+                break
         except BaseException as error:
             if BREAKER:
                 breaker_failed(permit, error)
             if STREAM and result is not None:
                 await result.close()
+            if THREAD:
+                slot, claim = left_running(error, slot, claim)
             if not RETRY:
                 raise
             tries = again(this, tries, error, deadline)

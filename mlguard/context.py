@@ -32,6 +32,8 @@ class Call:
     """How often the function was entered; 0 for a cache hit or a rejection."""
     disposition: str = "executed"
     """How the call ended; the values are those of `mlguard.outcome.Disposition`."""
+    shareable: bool = True
+    """False where the result is this caller's only, and no cache may keep it."""
     degraded: bool = False
     """True where the value is a fallback."""
     deadline: float | None = None

@@ -13,6 +13,7 @@ from types import FunctionType
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 import mlguard.call
+from mlguard.batch import RowArguments
 from mlguard.cache import Cache
 from mlguard.errors import PolicyError
 from mlguard.handle import Guarded, Handle
@@ -58,6 +59,7 @@ def guarded(
     output: Any = None,
     key: Callable[..., Any] | None = None,
     need: int | str | Callable[..., int] | None = None,
+    rows: RowArguments = None,
     model_version: str | Callable[[], str] | None = None,
     scope: str | None = None,
     deterministic: bool = True,
@@ -81,6 +83,7 @@ def guarded(  # the overloads above are for type checkers, this one signature fo
     output: Any = None,
     key: Callable[..., Any] | None = None,
     need: int | str | Callable[..., int] | None = None,
+    rows: RowArguments = None,
     model_version: str | Callable[[], str] | None = None,
     scope: str | None = None,
     deterministic: bool = True,
@@ -107,6 +110,10 @@ def guarded(  # the overloads above are for type checkers, this one signature fo
         key: Called with the arguments; what it returns stands for them in the cache.
         need: Memory one call needs beside its arguments: bytes, text such as ``"256MiB"``, a factor of the size of the
             arguments such as ``"3x"``, or a callable of the arguments that returns bytes.
+        rows: The arguments that are a batch, where a cache or the memory guard works by rows: ``"features"``,
+            ``("input_ids", "mask")``, ``{"images": 1}`` with the axis of the rows (default 0), or
+            ``"patient.features"`` for a field of a model. Absent: the one argument or field whose annotation names its
+            rows, such as ``Array("batch", 30)``. The result has its rows along the first axis.
         model_version: Part of the cache key and of every event; a callable is asked at every call.
         scope: Functions with the same scope share breaker, concurrency, retry budget and the bounds of the cache.
             Absent: nothing is shared.
@@ -152,7 +159,7 @@ def guarded(  # the overloads above are for type checkers, this one signature fo
     given = {name: section for name, section in overrides.items() if section is not None}
     base = get(policy) if isinstance(policy, str) else policy or Policy()
     merged = base.merged(given) if given else base
-    options = Options(schema, output, key, need, model_version, scope, deterministic)
+    options = Options(schema, output, key, need, rows, model_version, scope, deterministic)
 
     def decorate(function: Callable[..., Any]) -> Any:
         return _decorate(function, merged, options, sys._getframe(1).f_locals)

@@ -13,7 +13,9 @@ from typing import Any, Final, Protocol
 from mlguard.context import Call
 
 # Flags: True where the policy asks for the concern. RECORD: a `Call` is kept; OUTCOME: `f.guard.call`; POSITIONAL: each
-# argument can be passed by position; DIMS: array dimensions have names; STREAM: the function is a generator.
+# argument can be passed by position; DIMS: array dimensions have names; STREAM: the function is a generator; QUARANTINE:
+# rejected rows of a table are put back with their fallback; SPLIT: a batch may run in parts; THREAD: an attempt runs in
+# a thread that may outlive it; ON_RESULT: a result may be unwanted.
 RECORD: bool
 MONITOR: bool
 OUTCOME: bool
@@ -29,10 +31,14 @@ BREAKER: bool
 CONCURRENCY: bool
 MEMORY: bool
 STREAM: bool
+QUARANTINE: bool
+SPLIT: bool
+THREAD: bool
+ON_RESULT: bool
 
 FLAGS: Final = (
     "RECORD", "MONITOR", "OUTCOME", "VALIDATE", "POSITIONAL", "DIMS", "CHECK", "FALLBACK",
-    "TIMEOUT", "CACHE", "RETRY", "BREAKER", "CONCURRENCY", "MEMORY", "STREAM",
+    "TIMEOUT", "CACHE", "RETRY", "BREAKER", "CONCURRENCY", "MEMORY", "STREAM", "QUARANTINE", "SPLIT", "THREAD", "ON_RESULT",
 )  # fmt: skip
 
 
@@ -77,6 +83,7 @@ refuse: Callable[[Call | None, Exception, Any, Any], tuple[Any, dict[str, Any]]]
 check: Callable[[Call | None, Any, Any], None]
 exact: type | None  # a class whose own instances need no look
 check_item: Callable[[Call | None, Any, Any], None]
+rejoin: Callable[[Call, Any, Any, Any, Any], Awaitable[Any]]
 
 # cache
 key_of: Callable[[Any, Any], Any]
@@ -89,6 +96,8 @@ deadline_from: Callable[[Call], float | None]
 attempt_limit: Callable[[Call, float | None], AbstractAsyncContextManager[None]]
 idle_limit: Callable[[Call, float | None], AbstractAsyncContextManager[None]]
 counted: Callable[[], Any]
+unwanted: Callable[[Call | None, Any, Any, float | None], Tries | None]  # None: the result is the call's
+left_running: Callable[[BaseException, Any, Any], tuple[Any, Any]]  # the slot and the claim still to be given back
 again: Callable[[Call | None, Any, BaseException, float | None], Tries | None]
 breaker_enter: Callable[[], Any]
 breaker_succeeded: Callable[[Any], None]
@@ -103,6 +112,7 @@ fallback: Callable[[Call | None, Exception, Any, Any, Any], Awaitable[Any]]
 memory_enter: Callable[[Any, Any], Any]  # True: admitted, and nothing to give back
 memory_wait: Callable[[Call | None, Any, Any, float | None], Awaitable[Any]]
 memory_exit: Callable[[Any], None]
+in_parts: Callable[[Any], Callable[..., Any]]  # the function, or what runs it on the parts a claim is for
 
 
 class Runtime(Protocol):

@@ -11,6 +11,7 @@ from types import UnionType
 from typing import Annotated, Any, NoReturn, Union, get_args, get_origin
 
 from mlguard import clock, context
+from mlguard.batch import RowArguments
 from mlguard.cache import Cache, ResultCache, store_of
 from mlguard.errors import PolicyError
 from mlguard.memory import MemoryGuard
@@ -35,6 +36,7 @@ class Options:
     output: Any = None
     key: Callable[..., Any] | None = None
     need: int | str | Callable[..., Any] | None = None
+    rows: RowArguments = None
     model_version: str | Callable[[], str] | None = None
     scope: str | None = None
     deterministic: bool = True
