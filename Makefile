@@ -29,6 +29,10 @@ schemas: $(READY)
 	$(BIN)/python -m mlguard.monitor.event > schemas/event.schema.json.new
 	mv schemas/policy.schema.json.new schemas/policy.schema.json
 	mv schemas/event.schema.json.new schemas/event.schema.json
+	for name in Completion Digits Document Flower Message Patient Photo Query Transaction; do \
+		$(BIN)/mlguard schema export schemas:$$name \
+			--output schemas/$$(echo $$name | tr A-Z a-z).schema.json || exit 1; \
+	done
 
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv

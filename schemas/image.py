@@ -10,7 +10,13 @@ from pydantic import BaseModel
 
 from mlguard import Array
 
-__all__ = ["Photo"]
+__all__ = ["Digits", "Photo"]
+
+
+class Digits(BaseModel):
+    """Handwritten digits as scikit-learn has them: eight by eight shades from 0 to 16, up to 4,096 in a batch."""
+
+    images: Annotated[npt.NDArray[np.float64], Array(("batch", 1, 4096), 8, 8, ge=0, le=16)]
 
 
 class Photo(BaseModel):

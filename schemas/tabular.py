@@ -1,4 +1,4 @@
-"""Rows of numbers, and single records."""
+"""Rows of numbers, rows of a table, and single records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mlguard import Array, NotKeyed
 
-__all__ = ["Patient", "Transaction"]
+__all__ = ["Flower", "Patient", "Transaction"]
 
 
 class Patient(BaseModel):
@@ -18,6 +18,18 @@ class Patient(BaseModel):
 
     features: Annotated[npt.NDArray[np.float64], Array("batch", 30, ge=0)]
     request_id: Annotated[str, NotKeyed, Field(max_length=64)] = ""
+
+
+class Flower(BaseModel):
+    """One row of the iris table, by the names its columns have in scikit-learn; lengths in centimetres."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    sepal_length: Annotated[float, Field(alias="sepal length (cm)", gt=0, le=10)]
+    sepal_width: Annotated[float, Field(alias="sepal width (cm)", gt=0, le=10)]
+    petal_length: Annotated[float, Field(alias="petal length (cm)", gt=0, le=10)]
+    petal_width: Annotated[float, Field(alias="petal width (cm)", gt=0, le=10)]
+    species: Literal["setosa", "versicolor", "virginica"] | None = None
 
 
 class Transaction(BaseModel):
