@@ -37,6 +37,7 @@ class Version(NamedTuple):
     limits: tuple[str, ...]
     inherited_limit: re.Pattern[bytes] | None
     page_cache: re.Pattern[bytes]
+    inactive: re.Pattern[bytes]
 
 
 V2 = Version(
@@ -45,6 +46,7 @@ V2 = Version(
     limits=("memory.max", "memory.high"),
     inherited_limit=None,
     page_cache=re.compile(rb"^(?:in)?active_file (\d+)", re.MULTILINE),
+    inactive=re.compile(rb"^inactive_file (\d+)", re.MULTILINE),
 )
 V1 = Version(
     "cgroup v1",
@@ -52,6 +54,7 @@ V1 = Version(
     limits=("memory.limit_in_bytes",),
     inherited_limit=re.compile(rb"^hierarchical_memory_limit (\d+)", re.MULTILINE),
     page_cache=re.compile(rb"^total_(?:in)?active_file (\d+)", re.MULTILINE),
+    inactive=re.compile(rb"^total_inactive_file (\d+)", re.MULTILINE),
 )
 
 
@@ -81,12 +84,27 @@ class Cgroup:
             self._limit_until = now + LIMIT_LIVES
         if self._limit is None:
             return None
-        try:
-            used = self._used()
-        except OSError:  # ENODEV: the group was removed, and perhaps made anew
-            self.close()
-            used = self._used()
-        return Reading(used, self._limit, self.source)
+        # Shared memory and tmpfs are in neither list of file pages, so they stay counted: they can't be dropped.
+        return Reading(self._usage_less(self.version.page_cache), self._limit, self.source)
+
+    def working_set(self) -> int:
+        """Bytes used as the kubelet and ``kubectl top`` count them: active file pages are not taken off.
+
+        Raises:
+            OSError: It can't be read, or is gone.
+            ValueError: What it says is no number.
+        """
+        return self._usage_less(self.version.inactive)
+
+    @property
+    def identity(self) -> str:
+        """What tells this group from every other on the machine, whatever path it is seen at.
+
+        Raises:
+            OSError: It is gone.
+        """
+        status = self.directory.stat()
+        return f"{status.st_dev}:{status.st_ino}"
 
     def close(self) -> None:
         files, self._files = self._files, None
@@ -98,14 +116,19 @@ class Cgroup:
     def __del__(self) -> None:
         self.close()
 
-    def _used(self) -> int:
+    def _usage_less(self, pages: re.Pattern[bytes]) -> int:
+        try:
+            return self._difference(pages)
+        except OSError:  # ENODEV: the group was removed, and perhaps made anew
+            self.close()
+            return self._difference(pages)
+
+    def _difference(self, pages: re.Pattern[bytes]) -> int:
         if self._files is None:
             self._files = self._open()
         usage, stat = self._files
         used = int(os.pread(usage, 32, 0))
-        # Shared memory and tmpfs are in neither list, so they stay counted: they can't be dropped.
-        page_cache = sum(map(int, self.version.page_cache.findall(os.pread(stat, _STAT_BYTES, 0))))
-        return max(0, used - page_cache)
+        return max(0, used - sum(map(int, pages.findall(os.pread(stat, _STAT_BYTES, 0)))))
 
     def _open(self) -> tuple[int, int]:
         usage = os.open(self.directory / self.version.usage, os.O_RDONLY | os.O_CLOEXEC)
@@ -121,7 +144,10 @@ class Cgroup:
             try:
                 text = (self.directory / name).read_text().strip()
             except FileNotFoundError:
-                continue  # the root of a tree has none, and memory.high is younger than memory.max
+                # The root of a tree has none, and memory.high is younger than memory.max; a group that is gone has not
+                # even its usage.
+                (self.directory / self.version.usage).stat()
+                continue
             if text != "max":
                 limits.append(int(text))
         if self.version.inherited_limit is not None:

@@ -28,7 +28,8 @@ class Gauge:
         host: The probe of the machine itself.
     """
 
-    _cgroups: Sequence[Probe]
+    _cgroups: Sequence[cgroup.Cgroup]
+    _group: str | None
     _membership: str | None  # as of the last look around; None: look again, whatever it says
     _look_around_at: float
 
@@ -45,16 +46,50 @@ class Gauge:
         Raises:
             OSError: No probe at all can be read.
         """
-        # Reentrant, as the garbage collector may run a destructor, and that a guarded function, while it is held.
+        return min(self.readings(), key=lambda reading: reading.room(share))
+
+    def readings(self) -> list[Reading]:
+        """One for each level that sets a limit, the nearest group first, the host last.
+
+        Raises:
+            OSError: No probe at all can be read.
+        """
         with self._lock:
-            now = clock.now()
-            if now >= self._look_around_at:
-                self._look_around()
-                self._look_around_at = now + _LOOK_AROUND_EVERY
+            self._look_around()
             readings = [reading for probe in (*self._cgroups, self._host) if (reading := self._try(probe))]
         if not readings:
             raise OSError("no memory limit can be read, neither of a cgroup nor of the host")
-        return min(readings, key=lambda reading: reading.room(share))
+        return readings
+
+    @property
+    def levels(self) -> list[Probe]:
+        """The groups above this process that count memory, the nearest first, and the host; with a limit or without."""
+        with self._lock:
+            self._look_around()
+            return [*self._cgroups, self._host]
+
+    @property
+    def group(self) -> str | None:
+        """What tells the container of this process from others; None where nothing does.
+
+        It is the nearest group that counts memory. Where none is mounted, the path and namespace of the group serve.
+        """
+        with self._lock:
+            self._look_around()
+            return self._group
+
+    def working_set(self) -> int | None:
+        """Bytes used by the nearest group as the kubelet counts them, for comparison; None where there is none.
+
+        It is usage less inactive file pages. Admission takes the active ones off as well, as the kernel does when
+        memory is needed.
+        """
+        with self._lock:
+            self._look_around()
+            try:
+                return self._cgroups[0].working_set() if self._cgroups else None
+            except (OSError, ValueError):
+                return None
 
     def close(self) -> None:
         """Gives back the open files; the next `read` opens them again."""
@@ -63,6 +98,10 @@ class Gauge:
                 probe.close()
 
     def _look_around(self) -> None:
+        now = clock.now()
+        if now < self._look_around_at:
+            return
+        self._look_around_at = now + _LOOK_AROUND_EVERY
         membership = cgroup.membership(self._root)
         if membership == self._membership:
             return
@@ -70,11 +109,19 @@ class Gauge:
         for probe in old:
             probe.close()
         self._membership = membership
+        self._group = None
         try:
             self._cgroups = cgroup.find(self._root, self._pid)
+            self._group = self._cgroups[0].identity if self._cgroups else self._hidden_group(membership)
         except Exception:  # no trouble with a layout is a reason to fail a prediction
             self.failures += 1
             self._membership = None
+
+    def _hidden_group(self, membership: str) -> str | None:
+        try:
+            return f"{(self._root / 'proc/self/ns/cgroup').stat().st_ino}:{membership}" if membership else None
+        except OSError:
+            return None
 
     def _try(self, probe: Probe) -> Reading | None:
         try:
@@ -86,8 +133,10 @@ class Gauge:
 
     def _renew(self) -> None:
         """Starts afresh, in a forked child as well: its cgroup may be another, the lock held by a thread it lacks."""
+        # Reentrant, as the garbage collector may run a destructor, and that a guarded function, while it is held.
         self._lock = threading.RLock()
         self._cgroups = ()
+        self._group = None
         self._membership = None
         self._look_around_at = float("-inf")
 

@@ -23,7 +23,13 @@ class Reading(NamedTuple):
 
 
 class Probe(Protocol):
-    """One place where memory may be limited: a cgroup, the host."""
+    """One place where memory may be limited: a cgroup, the host.
+
+    It is also what a probe of another device has to be, such as one of a GPU: `used` without what the framework's own
+    allocator keeps and would give back, `limit` the device's total. None of those is shipped. A probe may be read by
+    several threads at once, should take microseconds, and must not start what it measures: asking CUDA creates a
+    context of half a gigabyte.
+    """
 
     def read(self) -> Reading | None:
         """How full it is now; None where it sets no limit.

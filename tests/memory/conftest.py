@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mlguard import clock
-from mlguard.memory import Gauge, Reading, cgroup
+from mlguard.memory import Gauge, Reading, cgroup, container, ledger, shared_file
 from mlguard.memory.probe import Probe
 
 MIB = 1 << 20
@@ -140,6 +140,18 @@ class Child:
         for group in self._below:
             group.remove()
         self.directory.rmdir()
+
+
+@pytest.fixture(autouse=True)
+def _own_ledger(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test has a ledger of its own, in this process and on file, and leaves no promise behind."""
+    monkeypatch.setenv(shared_file.FOLDER_VARIABLE, str(tmp_path_factory.mktemp("ledger")))
+    container.of_this_container.renew()
+    yield
+    left = container.of_this_container.reserved_here, ledger.of_this_process.reserved_here
+    container.of_this_container.renew()
+    ledger.of_this_process.renew()
+    assert left == (0, 0)
 
 
 @pytest.fixture

@@ -321,3 +321,173 @@ def test_find_confirms_our_own_process():
     directories = [level.directory for level in levels]
     assert all(isinstance(directory, Path) and directory.is_dir() for directory in directories)
     assert all(above in below.parents for below, above in pairwise(directories))
+
+
+def test_the_kubelets_number(layout):
+    """working_set() leaves active file pages in, as the kubelet does; it is that of the nearest group."""
+    there = layout("0::/pod/us\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/pod/us", current=420 * MIB, limit=512 * MIB, cache=400 * MIB, procs=f"{PID}\n")
+    there.v2("/sys/fs/cgroup/pod", current=900 * MIB, limit=1024 * MIB)
+    assert there.gauge().working_set() == 220 * MIB
+
+
+def test_the_kubelets_number_on_v1(layout):
+    """On v1 it takes off the inactive file pages of the whole hierarchy below the group."""
+    there = layout("4:memory:/us\n", V1_MOUNT)
+    there.v1("/sys/fs/cgroup/memory/us", usage=300 * MIB, cache=200 * MIB, procs=f"{PID}\n")
+    gauge = there.gauge()
+    assert gauge.working_set() == 200 * MIB
+    gauge.close()
+    (there.root / "sys/fs/cgroup/memory/us/memory.stat").unlink()
+    assert gauge.working_set() is None
+
+
+def test_no_group_has_no_kubelets_number(tmp_path):
+    """On a machine without cgroups there is none."""
+    assert Gauge(tmp_path).working_set() is None
+
+
+def test_every_level_has_a_reading(layout):
+    """readings() has one for each level with a limit, the nearest first and the host last; levels has all of them."""
+    there = layout("0::/pod/us\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/pod/us", current=1, procs=f"{PID}\n")
+    there.v2("/sys/fs/cgroup/pod", current=2, limit=50 * MIB)
+    gauge = there.gauge()
+    assert [reading.source for reading in gauge.readings()] == ["cgroup v2 /sys/fs/cgroup/pod", "host"]
+    assert len(gauge.levels) == 3
+
+
+def test_a_group_is_told_apart_by_its_directory(layout):
+    """The same group is the same seen at any path, and another one at the same path is another."""
+    inner = "60 23 0:26 /pod/us /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+    there = layout("0::/pod/us\n", inner)
+    there.v2("/sys/fs/cgroup", current=3, limit=80 * MIB, procs=f"{PID}\n")
+    status = os.stat(there.root / "sys/fs/cgroup")
+    assert there.gauge().group == f"{status.st_dev}:{status.st_ino}"
+
+
+def test_a_hidden_group_is_told_apart_by_namespace_and_path(layout, tmp_path):
+    """Where no group is mounted, as in many sandboxes, the namespace and the path of the group tell it from others."""
+    there = layout("0::/us\n", "")
+    assert there.gauge().group is None
+    there.write("proc/self/ns/cgroup", "")
+    group = there.gauge().group
+    assert group.endswith(":0::/us\n")
+    assert Gauge(tmp_path / "nothing").group is None
+
+
+def test_a_path_outside_of_the_mount_is_searched_for(layout):
+    """A bind mount that shows another part of the tree than our own path does not mislead."""
+    mount = "30 23 0:26 /elsewhere /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+    there = layout("0::/us\n", mount)
+    there.v2("/sys/fs/cgroup", current=3, limit=80 * MIB, procs="1\n")
+    assert there.gauge().read().source == "host"
+
+
+def test_a_group_that_is_gone_is_not_without_a_limit(layout):
+    """A removed directory is counted as unreadable; a missing limit beside a usage means none."""
+    there = layout("0::/us\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/us", current=5, limit=50 * MIB, procs=f"{PID}\n")
+    gauge = there.gauge()
+    assert gauge.levels
+    for name in ("memory.max", "memory.current"):
+        (there.root / "sys/fs/cgroup/us" / name).unlink()
+    assert gauge.read().source == "host"
+    assert gauge.failures == 1
+
+
+@pytest.mark.parametrize("content", ["", "\n", "12 34\n", "-1\n", "0x10\n", "\x00\x00"])
+def test_garbage_for_usage_is_passed_over(layout, content):
+    """A usage file with anything but a number is passed over and counted, and crashes nothing."""
+    there = layout("0::/us\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/us", current=5, limit=50 * MIB, procs=f"{PID}\n")
+    there.write("/sys/fs/cgroup/us/memory.current", content)
+    gauge = there.gauge()
+    reading = gauge.read()
+    if content == "-1\n":
+        assert reading.used == 0
+    else:
+        assert (reading.source, gauge.failures) == ("host", 1)
+
+
+def test_a_file_that_may_not_be_read_is_passed_over(layout, monkeypatch):
+    """Permission denied on the limit of a level is counted, and the other levels go on deciding."""
+    there = layout("0::/pod/us\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/pod/us", current=5, limit=50 * MIB, procs=f"{PID}\n")
+    there.v2("/sys/fs/cgroup/pod", current=5, limit=60 * MIB)
+    real = Path.read_text
+
+    def read_text(path, *args, **kwargs):
+        if path.match("us/memory.max"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    gauge = there.gauge()
+    assert gauge.read().limit == 60 * MIB
+    assert gauge.failures == 1
+
+
+DOCKER_ON_V2 = (
+    "721 690 0:45 / / rw,relatime master:292 - overlay overlay rw,lowerdir=/l,upperdir=/u,workdir=/w,nouserxattr\n"
+    "722 721 0:48 / /proc rw,nosuid,nodev,noexec,relatime - proc proc rw\n"
+    "723 721 0:50 / /dev rw,nosuid - tmpfs tmpfs rw,size=65536k,mode=755,inode64\n"
+    "725 721 0:52 / /sys ro,nosuid,nodev,noexec,relatime - sysfs sysfs ro\n"
+    "726 725 0:26 / /sys/fs/cgroup ro,nosuid,nodev,noexec - cgroup2 cgroup rw,nsdelegate,memory_recursiveprot\n"
+    "728 723 0:53 / /dev/shm rw,nosuid,nodev,noexec,relatime - tmpfs shm rw,size=65536k,inode64\n"
+)
+STAT_OF_V2 = "".join(
+    f"{name} {value}\n"
+    for name, value in {
+        "anon": 241_172_480, "file": 419_430_400, "kernel": 6_291_456, "kernel_stack": 442_368,
+        "pagetables": 1_540_096, "sec_pagetables": 0, "percpu": 10_800, "sock": 0, "vmalloc": 0, "shmem": 33_554_432,
+        "zswap": 0, "zswapped": 0, "file_mapped": 52_428_800, "file_dirty": 0, "file_writeback": 0, "swapcached": 0,
+        "anon_thp": 0, "file_thp": 0, "shmem_thp": 0, "inactive_anon": 274_726_912, "active_anon": 12_288,
+        "inactive_file": 262_144_000, "active_file": 123_731_968, "unevictable": 0, "slab_reclaimable": 2_918_240,
+        "slab_unreclaimable": 735_672, "slab": 3_653_912, "workingset_refault_anon": 0, "workingset_refault_file": 0,
+        "workingset_activate_anon": 0, "workingset_activate_file": 0, "workingset_restore_anon": 0,
+        "workingset_restore_file": 0, "workingset_nodereclaim": 0, "pgscan": 0, "pgsteal": 0, "pgfault": 96_413,
+        "pgmajfault": 17, "pgrefill": 0, "pgactivate": 30_208, "pgdeactivate": 0, "pglazyfree": 0, "pglazyfreed": 0,
+        "thp_fault_alloc": 0, "thp_collapse_alloc": 0,
+    }.items()
+)  # fmt: skip
+
+
+def test_docker_on_v2_in_full(layout):
+    """A Docker container on v2 with all that a kernel shows there: tmpfs (33 MB) stays counted, file pages don't."""
+    there = layout("0::/\n", DOCKER_ON_V2)
+    there.v2("/sys/fs/cgroup", current=667_000_000, limit=1_073_741_824, procs=f"1\n{PID}\n")
+    there.write("/sys/fs/cgroup/memory.stat", STAT_OF_V2)
+    gauge = there.gauge()
+    used = 667_000_000 - 262_144_000 - 123_731_968
+    assert gauge.read() == Reading(used, 1_073_741_824, "cgroup v2 /sys/fs/cgroup")
+    assert gauge.working_set() == 667_000_000 - 262_144_000
+
+
+HYBRID_AS_RECORDED = """\
+22 27 0:21 / /proc rw,relatime - proc proc rw
+23 27 0:22 / /sys rw,relatime - sysfs sysfs rw
+27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard,resv_strict,resuid=65534,resgid=65534
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu
+33 31 0:30 / /sys/fs/cgroup/cpuacct rw,relatime - cgroup cgroup rw,cpuacct
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+39 31 0:36 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+"""
+
+
+def test_a_recorded_hybrid_machine(layout):
+    """Recorded on a virtual machine with both versions mounted: v2 lists our process too, and has no memory files."""
+    there = layout("9:name=systemd:/\n8:pids:/\n4:memory:/jobs/94a8\n2:cpuacct:/\n1:cpu:/\n0::/\n", HYBRID_AS_RECORDED)
+    for path in ("unified", "systemd", "pids"):
+        there.write(f"/sys/fs/cgroup/{path}/cgroup.procs", f"1\n{PID}\n")
+    there.v1("/sys/fs/cgroup/memory/jobs/94a8", usage=90 * MIB, procs=f"{PID}\n", inherited=100 * MIB)
+    there.v1("/sys/fs/cgroup/memory/jobs", usage=95 * MIB, limit=100 * MIB)
+    there.v1("/sys/fs/cgroup/memory", usage=99 * MIB)
+    gauge = there.gauge()
+    assert gauge.read() == Reading(95 * MIB, 100 * MIB, "cgroup v1 /sys/fs/cgroup/memory/jobs")
+    assert [probe.source for probe in gauge.levels[:-1]] == [
+        f"cgroup v1 /sys/fs/cgroup/memory{path}" for path in ("/jobs/94a8", "/jobs", "")
+    ]
