@@ -1,10 +1,26 @@
 """Schemas of arguments and results: what may come in, what may go out, and how a violation is told.
 
-`Array` declares what a NumPy array must look like, `Validation` is the policy's section, `Binding` is what it becomes
-for one function. Everything but arrays is pydantic's: models, scalars, containers, validators.
+`Array` declares what a NumPy array must look like, `Rows` what the rows of a table must be. `Validation` is the
+policy's section, `Binding` is what it becomes for one function. Everything but arrays and tables is pydantic's: models,
+scalars, containers, validators.
 """
 
-from mlguard.validation.array import Array
-from mlguard.validation.binding import Binding, Validation
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Array", "Binding", "Validation"]
+from mlguard.validation.array import Array
+from mlguard.validation.binding import Binding
+from mlguard.validation.section import Validation
+
+if TYPE_CHECKING:
+    from mlguard.validation.rows import Rows
+
+__all__ = ["Array", "Binding", "Rows", "Validation"]
+
+
+def __getattr__(name: str) -> Any:
+    """`Rows` loads what reads and looks at tables, which not every program needs."""
+    if name == "Rows":
+        from mlguard.validation.rows import Rows
+
+        return Rows
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import typing_extensions
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter
+from pydantic import AliasChoices, AliasGenerator, AliasPath, BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
-from pydantic.warnings import ArbitraryTypeWarning
-from pydantic_core import CoreSchema, PydanticUndefined, core_schema
+from pydantic.warnings import ArbitraryTypeWarning, UnsupportedFieldAttributeWarning
+from pydantic_core import ArgsKwargs, CoreSchema, PydanticUndefined, core_schema
 
 from mlguard.errors import PolicyError
 from mlguard.validation.array import array_checks
@@ -29,14 +29,19 @@ from mlguard.validation.limits import Limit
 from mlguard.validation.messages import JSON, PYTHON
 
 __all__ = [
+    "ARGUMENTS",
     "UNKNOWN_TYPE",
     "Parameter",
     "adapter",
+    "aliases_of",
     "branches_apart",
     "builder",
+    "needs_binding",
     "order",
+    "rebound",
     "report_schema",
     "shape_and_spread",
+    "together",
 ]
 
 UNKNOWN_TYPE = (PydanticUserError, ArbitraryTypeWarning)
@@ -49,6 +54,8 @@ _INNER = frozenset(
     }
 )
 """Where a core schema of pydantic's holds another one."""
+ARGUMENTS = {"mlguard": "arguments"}
+"""Tells the tuple of the arguments from one that is an argument."""
 _UNUSED = core_schema.to_string_ser_schema()  # pydantic builds a serialiser of every schema
 
 
@@ -62,24 +69,44 @@ class Parameter:
         self.limit = limit
         self.factory: Callable[[], Any] | None = None
         """What makes the default anew for each call that leaves the argument out."""
+        self.alias: Any = None
+        """What keyword arguments may call it instead, as pydantic-core spells aliases."""
         if annotation is inspect.Parameter.empty:
             annotation = Any
-        if isinstance(self.default, FieldInfo):
-            field = self.default
-            annotation = typing.Annotated[annotation, field]
-            if field.default_factory is None:
-                self.default = field.get_default()
-            elif field.default_factory_takes_validated_data:
-                raise PolicyError(
-                    f"{self.name}: its default_factory takes the other arguments, which it can't be given. "
-                    "Fix: a factory without parameters."
-                )
-            else:
-                self.factory = typing.cast(Callable[[], Any], field.default_factory)
-            if self.default is PydanticUndefined:
-                self.default = inspect.Parameter.empty
+        if isinstance(self.default, FieldInfo) or _has_field(annotation):
+            annotation = self._read_field(annotation)
         self.unpacked = typing.get_origin(annotation) in (typing.Unpack, typing_extensions.Unpack)
         self.annotation = typing.get_args(annotation)[0] if self.unpacked else annotation
+
+    def _read_field(self, annotation: Any) -> Any:
+        """What ``Field(...)`` says of the parameter, as its default or in its annotation."""
+        if self.has_default:
+            field = FieldInfo.from_annotated_attribute(annotation, self.default)
+        else:
+            field = FieldInfo.from_annotation(annotation)
+        if field.default_factory_takes_validated_data:
+            raise PolicyError(
+                f"{self.name}: its default_factory takes the other arguments, which it can't be given. "
+                "Fix: a factory without parameters."
+            )
+        self.factory = typing.cast("Callable[[], Any] | None", field.default_factory)
+        if isinstance(self.default, FieldInfo):
+            annotation = typing.Annotated[annotation, self.default]
+        self.default = inspect.Parameter.empty if field.default is PydanticUndefined else field.default
+        if self.factory is not None:
+            self.default = None  # it has one, which is made for each call
+        self.alias = _spelt(field.validation_alias)
+        return annotation
+
+    def may_be_called(self, generator: Any) -> None:
+        """Takes the alias that a configuration's generator makes, where the parameter has none of its own."""
+        if generator is None or self.alias is not None or self.kind in (_KIND.VAR_POSITIONAL, _KIND.VAR_KEYWORD):
+            return
+        if isinstance(generator, AliasGenerator):
+            alias, validation_alias, _ = generator.generate_aliases(self.name)
+            self.alias = _spelt(validation_alias if validation_alias is not None else alias)
+        else:
+            self.alias = _spelt(generator(self.name))
 
     @property
     def has_default(self) -> bool:
@@ -123,6 +150,15 @@ class Parameter:
         return core_schema.with_default_schema(schema, default=self.default, validate_default=named)
 
 
+def _has_field(annotation: Any) -> bool:
+    marks = typing.get_args(annotation)[1:] if typing.get_origin(annotation) is typing.Annotated else ()
+    return any(isinstance(mark, FieldInfo) for mark in marks)
+
+
+def _spelt(alias: Any) -> Any:
+    return alias.convert_to_aliases() if isinstance(alias, AliasPath | AliasChoices) else alias
+
+
 class _Constant:
     def __init__(self, value: Any) -> None:
         self._value = value
@@ -151,6 +187,7 @@ def adapter(make: Callable[[GetCoreSchemaHandler], CoreSchema], config: ConfigDi
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", ArbitraryTypeWarning)  # such as np.array, the function, which lets all pass
+        warnings.simplefilter("ignore", UnsupportedFieldAttributeWarning)  # `Parameter` reads them
         made: TypeAdapter[Any] = TypeAdapter(typing.Annotated[Any, builder(make)], config=config)
     if not made.pydantic_complete:
         raise NameError("an annotation names something that is not defined yet")
@@ -165,7 +202,7 @@ def order(parameters: Sequence[Parameter]) -> Callable[[GetCoreSchemaHandler], C
         for parameter in parameters:
             with _naming(parameter.name):
                 entries.append(parameter.entry(handler))
-        schema: CoreSchema = core_schema.tuple_positional_schema(entries)
+        schema: CoreSchema = core_schema.tuple_positional_schema(entries, metadata=ARGUMENTS)
         if any(check.names for check in array_checks(schema, handler)):
             schema = core_schema.with_info_before_validator_function(opened, schema)
         return schema
@@ -195,8 +232,55 @@ def _branch(choice: Any, handler: GetCoreSchemaHandler) -> Any:
     return (schema, *label) if label else schema
 
 
-def report_schema(parameters: Sequence[Parameter]) -> Callable[[GetCoreSchemaHandler], CoreSchema]:
-    """Pydantic's own schema of the arguments: slower, but it tells all that is missing or too much."""
+def needs_binding(parameters: Sequence[Parameter]) -> bool:
+    """True where Python itself can't put the arguments in order, because pydantic gives a parameter its name.
+
+    Raises:
+        PolicyError: A default that only ``Field(default=...)`` says stands before a parameter without one.
+    """
+    before: str | None = None
+    for parameter in parameters:
+        if parameter.kind in (_KIND.POSITIONAL_ONLY, _KIND.POSITIONAL_OR_KEYWORD):
+            if parameter.has_default:
+                before = parameter.name
+            elif before is not None:
+                raise PolicyError(
+                    f"{parameter.name}: has no default, but follows {before}, which has one. "
+                    "Fix: give it one, or put it before."
+                )
+    return any(parameter.alias is not None for parameter in parameters)
+
+
+def aliases_of(parameters: Sequence[Parameter]) -> dict[Any, str]:
+    """The parameters by the aliases of theirs; of a path into an argument, by its first part."""
+    found: dict[Any, str] = {}
+    for parameter in parameters:
+        alias = parameter.alias
+        paths = [] if alias is None else [alias] if isinstance(alias, str) else alias
+        for path in paths if paths and isinstance(paths[0], list) else [paths]:
+            found.update(dict.fromkeys(path[:1], parameter.name))
+    return found
+
+
+def together(*args: Any, **kwargs: Any) -> ArgsKwargs:
+    """The arguments as pydantic's own schema of them takes them."""
+    return ArgsKwargs(args, kwargs)
+
+
+class rebound:  # noqa: N801 - reads as a function, is a class so that it pickles
+    """What `spread` is for pydantic's own schema: the arguments by position wherever the signature allows it."""
+
+    def __init__(self, signature: inspect.Signature) -> None:
+        self._signature = signature
+
+    def __call__(self, values: Any) -> tuple[Any, dict[str, Any]]:
+        args, kwargs = values
+        bound = self._signature.bind(*args, **kwargs)
+        return bound.args, bound.kwargs
+
+
+def report_schema(parameters: Sequence[Parameter], config: ConfigDict) -> Callable[[GetCoreSchemaHandler], CoreSchema]:
+    """Pydantic's own schema of the arguments: slower, but it tells all that is wrong, and knows aliases."""
     modes: dict[Any, Any] = {
         _KIND.POSITIONAL_ONLY: "positional_only",
         _KIND.POSITIONAL_OR_KEYWORD: "positional_or_keyword",
@@ -217,7 +301,10 @@ def report_schema(parameters: Sequence[Parameter]) -> Callable[[GetCoreSchemaHan
                 more["var_kwargs_mode"] = "unpacked-typed-dict" if parameter.unpacked else "uniform"
             else:
                 entry = parameter.entry(handler)
-                entries.append(core_schema.arguments_parameter(parameter.name, entry, mode=modes[parameter.kind]))
+                mode = modes[parameter.kind]
+                entries.append(core_schema.arguments_parameter(parameter.name, entry, mode=mode, alias=parameter.alias))
+        by_name = config.get("validate_by_name", config.get("populate_by_name"))
+        more |= {"validate_by_name": by_name, "validate_by_alias": config.get("validate_by_alias")}
         schema = core_schema.arguments_schema(entries, serialization=_UNUSED, **more)
         return core_schema.with_info_before_validator_function(opened, schema)
 

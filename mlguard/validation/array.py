@@ -1,27 +1,37 @@
-"""`Array`: dtype, shape, finiteness and range of a NumPy array, in one declaration beside its type.
+"""`Array`: dtype, shape and values of a NumPy array, in one declaration beside its type.
 
-Type checkers see a plain array; pydantic sees the checks. How lists become arrays is in `convert.py`, how the values
-are looked at is in `figures.py`, how dimension names are shared is in `dimensions.py`.
+Type checkers see a plain array; pydantic sees the checks. What a declaration may say is made sure of in `declared.py`;
+`array_check.py` is what pydantic calls, `sequences.py` the same for lists that stay lists.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from types import EllipsisType
-from typing import Any, cast, get_args, get_origin
+from collections.abc import Collection, Sequence
+from typing import Any, Final, Literal, cast
 
-import numpy as np
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
-from mlguard.errors import PolicyError
-from mlguard.target import spelt_out
-from mlguard.validation import convert
-from mlguard.validation.dimensions import Dims, dims_of, fit, shape_text
-from mlguard.validation.figures import Bounds
+from mlguard.clock import Size
+from mlguard.validation.array_check import ArrayCheck, function_of
+from mlguard.validation.columns import Bound
+from mlguard.validation.declared import (
+    BOUNDS,
+    Entry,
+    declared_dtype,
+    distinct,
+    dtype_text,
+    refuse_impossible,
+    spans,
+)
+from mlguard.validation.depth import Depth
+from mlguard.validation.marks import Foldable
+from mlguard.validation.sequences import SequenceCheck, is_sequence
+from mlguard.validation.tables.marks import TableCheck
 
-__all__ = ["Array", "ArrayCheck", "array_checks", "declared_dtype"]
+__all__ = ["Array", "ArrayCheck", "Check", "array_checks", "check_of"]
+
+Check = ArrayCheck | SequenceCheck | TableCheck
 
 
 class Array:
@@ -32,18 +42,32 @@ class Array:
     nearest that the dtype has. Another dtype is converted where NumPy calls the cast safe and every value survives.
     Masked arrays, arrays of objects and structured arrays are refused; a size of zero is fine where the shape is.
 
+    pydantic's own ``Field(ge=0)`` and annotated_types beside it mean the same as the arguments here. On a list, tuple,
+    set or text, such as ``Annotated[list[str], Array("batch")]``, it declares the dimensions; the value stays a list.
+
     Args:
-        *shape: One entry a dimension: a number, a name that means the same size in all arguments, model fields and the
-            result of one call, or once ``...`` for any dimensions. No entry at all: any shape.
+        *shape: One entry a dimension: a number; a range of numbers such as ``(1, 512)``, both ends included and None
+            for no end; a name that means the same size in all arguments, model fields and the result of one call; a
+            range with a name, such as ``("tokens", 1, 512)``; or once ``...`` for any dimensions. No entry at all: any
+            shape.
         dtype: What the elements are. Default: the dtype of the annotation, such as float32 in
             ``npt.NDArray[np.float32]``; where that names none, any boolean, number, text or time.
+        columns: Names of the entries of the last dimension, whose number it must be: for bounds by name, and errors.
         finite: Refuse NaN, infinities and NaT. Default False, because NaN is how many models spell a missing value.
-        allow_nan: Let NaN pass the bounds. Default False: NaN is neither above nor below anything, so that a bound
-            refuses it, as pydantic's own ``Field(ge=0)`` does. Without bounds, only `finite` refuses NaN.
-        ge: Least value allowed. Compared as NumPy compares: the bound is rounded to a floating dtype first.
+        allow_nan: Let NaN pass the bounds and categories. Default False: NaN is neither above nor below anything, so
+            that a bound refuses it, as pydantic's own ``Field(ge=0)`` does. Without bounds, only `finite` refuses NaN.
+        ge: Least value allowed. Compared as NumPy compares: the bound is rounded to a floating dtype first. One for
+            all values; or one a column, as a sequence (None: no bound) or by name, ``{"age": 0}``.
         gt: Every value must be greater.
         le: Greatest value allowed.
         lt: Every value must be less.
+        categories: The only values allowed: numbers or texts.
+        monotonic: "increasing" (equal neighbours allowed), "strictly_increasing", "decreasing" or
+            "strictly_decreasing", along the last dimension.
+        unique: No value is there twice, in the whole array; NaN counts as one value.
+        max_bytes: The most bytes it may take, such as ``"16MiB"``; for lists looked at before they are converted.
+        check: "full", "sample" (at most 16,384 values, evenly spread, are looked at; what is bad elsewhere passes) or
+            "metadata" (no value is; class, dtype and shape always are). None: what the policy's Validation.check says.
         strict: Refuse what is not an array of exactly this dtype. Default False: convert where nothing is lost. JSON
             has nothing but lists, so there a list is what strict expects.
 
@@ -53,31 +77,49 @@ class Array:
 
     def __init__(
         self,
-        *shape: int | str | EllipsisType,
+        *shape: Entry,
         dtype: Any = None,
+        columns: Sequence[str] | None = None,
         finite: bool = False,
         allow_nan: bool = False,
-        ge: float | None = None,
-        gt: float | None = None,
-        le: float | None = None,
-        lt: float | None = None,
+        ge: Bound = None,
+        gt: Bound = None,
+        le: Bound = None,
+        lt: Bound = None,
+        categories: Collection[Any] | None = None,
+        monotonic: Literal["increasing", "strictly_increasing", "decreasing", "strictly_decreasing"] | None = None,
+        unique: bool = False,
+        max_bytes: Size | None = None,
+        check: Depth | None = None,
         strict: bool = False,
     ) -> None:
         self.shape = shape
+        self.dimensions = spans(shape)
+        """The shape, with ranges as `Span`."""
         self.dtype = dtype
+        self.columns = tuple(columns) if isinstance(columns, list | tuple) else columns
         self.finite = finite
         self.allow_nan = allow_nan
-        self.ge, self.gt, self.le, self.lt = ge, gt, le, lt
+        self.ge, self.gt, self.le, self.lt = map(_frozen, (ge, gt, le, lt))
+        self.categories = distinct(categories)
+        self.monotonic = monotonic
+        self.unique = unique
+        self.max_bytes = max_bytes
+        self.check: Depth | None = check
         self.strict = strict
-        _refuse_shape(self)
-        _refuse_bounds(self)
+        refuse_impossible(self)
+
+    def but(self, **changes: Any) -> Array:
+        """The same declaration with other settings; ``shape=`` for the dimensions."""
+        settings = {name: getattr(self, name) for name in _SETTINGS} | changes
+        return Array(*settings.pop("shape", self.shape), **settings)
 
     def __repr__(self) -> str:
         given = [repr(entry) if entry is not ... else "..." for entry in self.shape]
-        given += [f"dtype={_dtype_text(self.dtype)}"] if self.dtype is not None else []
-        given += [f"{name}=True" for name in ("finite", "allow_nan", "strict") if getattr(self, name)]
-        bounds = {name: getattr(self, name) for name in _JSON_BOUNDS}
-        given += [f"{name}={bound}" for name, bound in bounds.items() if bound is not None]
+        for name, default in _SETTINGS.items():
+            value = getattr(self, name)
+            if value is not default:
+                given.append(f"{name}={dtype_text(value) if name == 'dtype' else repr(value)}")
         return f"Array({', '.join(given)})"
 
     def __eq__(self, other: object) -> bool:
@@ -87,285 +129,111 @@ class Array:
         return hash(repr(self))
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        check = ArrayCheck(self, declared_dtype(self, source))
-        lists = core_schema.plain_serializer_function_ser_schema(_as_lists, when_used="json")
-        exact = _function(check.exact, check.exact_named, check.names)
-        accept = exact if self.strict else _function(check.accept, check.accept_named, check.names)
-        return core_schema.json_or_python_schema(
-            _function(check.accept_json, check.accept_json_named, check.names),
-            accept if self.strict else core_schema.lax_or_strict_schema(accept, exact),
-            serialization=lists,
-        )
+        found = check_of(self, source)
+        if isinstance(found, SequenceCheck):
+            return found.schema(handler(source))
+        return handler(_Inner(self, source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        check = next(found for found in array_checks(schema))
-        described: dict[str, Any] = dict(_JSON_TYPES.get(check.dtype.kind if check.dtype else "", {}))
-        for name, keyword in _JSON_BOUNDS.items():
-            if getattr(self, name) is not None:
-                described[keyword] = getattr(self, name)
-        if not self.shape or ... in self.shape:
-            described = {"type": "array"}
-        else:
-            for entry in reversed(self.shape):
-                sizes = {"minItems": entry, "maxItems": entry} if isinstance(entry, int) else {}
-                described = {"type": "array", "items": described, **sizes}
-        shape = ["..." if entry is ... else entry for entry in self.shape or (...,)]
-        return {**described, "dtype": _dtype_text(check.expected), "shape": shape}
+        check = next((found for found in array_checks(schema) if isinstance(found, ArrayCheck)), None)
+        from mlguard.contracts.array_schema import (
+            array_schema,
+            shape_words,
+        )  # needed where contracts are asked for only
+
+        if check is None:
+            return {**_sized(self, handler(schema)), "shape": shape_words(self.dimensions or (...,))}
+        return array_schema(check, dtype_text(check.expected))
 
 
-class ArrayCheck:
-    """An `Array` and the dtype of its annotation: the functions pydantic calls."""
-
-    def __init__(self, array: Array, expected: Any) -> None:
-        self.array = array
-        self.expected = expected
-        self.dtype: np.dtype[Any] | None = None if isinstance(expected, type) else expected
-        """The one dtype that fits; None: any that `expected`, an abstract type such as np.floating, covers."""
-        self.shape = array.shape
-        self.names = tuple(dict.fromkeys(entry for entry in array.shape if isinstance(entry, str)))
-        self._whole = next((each for each in _WHOLE if self.fits(each)), _WHOLE[0])
-        bounded = array.finite or _has_bound(array)
-        self._plain_shape = bool(array.shape) and all(isinstance(entry, int) for entry in array.shape)
-        self._bounds: Callable[[np.ndarray[Any, Any]], None] | None = (
-            Bounds(array.ge, array.gt, array.le, array.lt, finite=array.finite, allow_nan=array.allow_nan)
-            if bounded
-            else None
-        )
-
-    def exact(self, value: Any) -> Any:
-        """Only an array of exactly this dtype."""
-        return self._look(self._exactly(value), None)
-
-    def accept(self, value: Any) -> Any:
-        """The very same array where it fits; otherwise what it can be converted to without loss."""
-        return self._look(self._converted(value), None)
-
-    def accept_json(self, value: Any) -> Any:
-        return self._look(self._from_lists(value), None)
-
-    def exact_named(self, value: Any, info: ValidationInfo) -> Any:
-        return self._look(self._exactly(value), dims_of(info))
-
-    def accept_named(self, value: Any, info: ValidationInfo) -> Any:
-        return self._look(self._converted(value), dims_of(info))
-
-    def accept_json_named(self, value: Any, info: ValidationInfo) -> Any:
-        return self._look(self._from_lists(value), dims_of(info))
-
-    def _look(self, value: np.ndarray[Any, Any], dims: Dims | None) -> np.ndarray[Any, Any]:
-        shape = self.shape
-        if self._plain_shape:
-            if value.shape != shape:
-                fit(shape, value.shape, {})
-        elif shape:
-            fit(shape, value.shape, {} if dims is None else dims)
-        if self._bounds is not None:
-            self._bounds(value)
-        return value
-
-    def _exactly(self, value: Any) -> np.ndarray[Any, Any]:
-        if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
-            raise self._wrong_type(value)
-        if not self.fits(value.dtype):
-            raise self._wrong_dtype(value.dtype)
-        return value
-
-    def _converted(self, value: Any) -> np.ndarray[Any, Any]:
-        if not isinstance(value, np.ndarray):
-            if not isinstance(value, list | tuple):
-                raise self._wrong_type(value)
-            return self._from_lists(value)
-        if type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):
-            raise self._wrong_type(value)
-        if value.dtype is self.dtype or self.fits(value.dtype):
-            return value
-        if self.dtype is None or not convert.is_safe(value.dtype, self.dtype):
-            raise self._wrong_dtype(value.dtype)
-        return convert.cast(value, self.dtype)
-
-    def _from_lists(self, value: Any) -> np.ndarray[Any, Any]:
-        if not isinstance(value, list | tuple):
-            raise self._wrong_type(value)
-        shape = convert.probe(value)
-        sizes = [entry for entry in self.shape[1:] if isinstance(entry, int)]
-        if not value and sizes and len(sizes) == len(self.shape) - 1:
-            shape = (0, *sizes)  # what zero rows look like as a list
-        if self.shape:
-            fit(self.shape, shape, {})
-        array = convert.from_lists(value, shape, self.dtype, whole=self._whole)
-        if not self.fits(array.dtype):
-            raise self._wrong_dtype(array.dtype)
-        return array
-
-    def fits(self, dtype: np.dtype[Any]) -> bool:
-        """An array of this dtype needs no conversion."""
-        if self.dtype is not None:
-            return dtype == self.dtype
-        return dtype.kind in convert.KINDS and np.issubdtype(dtype, self.expected)
-
-    def _wrong_type(self, value: Any) -> PydanticCustomError:
-        fix = "pass np.asarray(...) of it"
-        if isinstance(value, np.ma.MaskedArray):
-            fix = "fill the masked values first, with .filled(...)"
-        elif isinstance(value, list | tuple):
-            fix = f"pass np.array(..., dtype={_dtype_text(self.expected)}); strict takes no lists"
-        return PydanticCustomError(
-            "array_type",
-            "must be a NumPy array of {dtype} or nested lists of its values, got {received}",
-            {"dtype": _dtype_text(self.expected), "received": type(value).__qualname__, "fix": fix},
-        )
-
-    def _wrong_dtype(self, dtype: np.dtype[Any]) -> PydanticCustomError:
-        expected = _dtype_text(self.expected)
-        fix = f"cast it where that is meant, with .astype({expected!r})"
-        return PydanticCustomError(
-            "array_dtype",
-            "must have dtype {expected}, got {received}",
-            {"expected": expected, "received": _dtype_text(dtype), "fix": fix},
-        )
+def check_of(array: Array, source: Any) -> Check:
+    """The check of an annotation ``Annotated[source, array]``."""
+    return SequenceCheck(array, source) if is_sequence(source) else ArrayCheck(array, declared_dtype(array, source))
 
 
-def array_checks(schema: Any, handler: GetCoreSchemaHandler | None = None) -> list[ArrayCheck]:
-    """Every array a core schema checks, each once a place.
+def array_checks(schema: Any, handler: GetCoreSchemaHandler | None = None) -> list[Check]:
+    """Every array, sized sequence and table that a core schema checks, each once a place.
 
     Args:
         schema: A finished core schema, or one in the making.
         handler: For one in the making: what finds the models that it only refers to yet.
     """
-    found: list[ArrayCheck] = []
+    found: list[Check] = []
     seen: set[str] = set()
     rest = [schema]
     while rest:
         node = rest.pop()
         if isinstance(node, dict):
-            if node.get("type") == "definition-ref" and handler is not None:
+            kind = node.get("type")
+            if kind == "definition-ref" and handler is not None:
                 if node["schema_ref"] not in seen:
                     seen.add(node["schema_ref"])
                     rest.append(handler.resolve_ref_schema(cast(CoreSchema, node)))
                 continue
-            if node.get("type") == "json-or-python":  # an array has up to three functions, and counts once
-                owner = getattr(node["json_schema"].get("function", {}).get("function"), "__self__", None)
-                if isinstance(owner, ArrayCheck):
+            if kind == "json-or-python":  # an array has up to three functions, and counts once
+                owner = _owner(node["json_schema"])
+                if isinstance(owner, ArrayCheck | TableCheck):
                     found.append(owner)
                     continue
+            elif kind == "function-after" and isinstance(owner := _owner(node), SequenceCheck):
+                found.append(owner)
             rest.extend(part for key, part in node.items() if key not in ("metadata", "serialization"))
         elif isinstance(node, list | tuple):
             rest.extend(node)
     return found
 
 
-def _function(plain: Any, named: Any, names: tuple[str, ...]) -> CoreSchema:
-    if names:
-        return core_schema.with_info_plain_validator_function(named)
-    return core_schema.no_info_plain_validator_function(plain)
+class _Inner:
+    """Stands for the array's type where pydantic asks for its schema: inside of everything that stands beside it."""
+
+    def __init__(self, array: Array, source: Any) -> None:
+        self._array, self._source = array, source
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return cast(CoreSchema, Foldable(self._array, self._schema))
+
+    def _schema(self, array: Array) -> CoreSchema:
+        check = ArrayCheck(array, declared_dtype(array, self._source))
+        lists = core_schema.plain_serializer_function_ser_schema(_as_lists, when_used="json")
+        exact = function_of(check.exact, check.exact_named, check.names)
+        accept = exact if array.strict else function_of(check.accept, check.accept_named, check.names)
+        return core_schema.json_or_python_schema(
+            function_of(check.accept_json, check.accept_json_named, check.names),
+            accept if array.strict else core_schema.lax_or_strict_schema(accept, exact),
+            serialization=lists,
+        )
+
+
+def _owner(schema: Any) -> Any:
+    return getattr(schema.get("function", {}).get("function"), "__self__", None)
+
+
+def _sized(array: Array, described: dict[str, Any]) -> dict[str, Any]:
+    """What pydantic says of a sequence, with the sizes of the outermost dimension that are known."""
+    first = array.dimensions[0] if array.dimensions else ...
+    kind = "Length" if described.get("type") == "string" else "Items"
+    if isinstance(first, int):
+        described |= {f"min{kind}": first, f"max{kind}": first}
+    elif isinstance(first, tuple):
+        described |= {f"min{kind}": first.low} | ({} if first.high == float("inf") else {f"max{kind}": first.high})
+    if array.unique:
+        described["uniqueItems"] = True
+    return described
 
 
 def _as_lists(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray) else value
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
-def declared_dtype(array: Array, source: Any) -> Any:
-    """A dtype, or an abstract type such as np.floating that covers several."""
-    given = _dtype_of(source)
-    if array.dtype is not None and given is not np.generic and given != _normal(array.dtype):
-        raise PolicyError(
-            f"{array!r}: dtype = {_dtype_text(array.dtype)}, but the annotation says {_dtype_text(given)}. "
-            "Fix: leave out dtype, or annotate a plain np.ndarray."
-        )
-    expected = given if array.dtype is None else _normal(array.dtype)
-    kind = "" if isinstance(expected, type) else expected.kind
-    if kind and kind not in convert.KINDS:
-        raise PolicyError(
-            f"{array!r}: dtype = {_dtype_text(expected)} can't be checked. "
-            "Fix: declare a boolean, number, text or time dtype; a structured array as a model with one array a column."
-        )
-    if kind in ("b", "c", "S", "U") and _has_bound(array):
-        raise PolicyError(f"{array!r}: {_dtype_text(expected)} has no range. Fix: drop ge, gt, le and lt.")
-    return expected
+def _frozen(bound: Any) -> Any:
+    """A bound that later changes of a list can't reach; NumPy's numbers and arrays of them as Python's."""
+    if hasattr(bound, "tolist"):
+        bound = bound.tolist()
+    return tuple(bound) if isinstance(bound, list | tuple) else dict(bound) if hasattr(bound, "keys") else bound
 
 
-def _dtype_of(source: Any) -> Any:
-    source = spelt_out(source)
-    if source is np.ndarray:
-        return np.generic
-    if get_origin(source) is not np.ndarray:
-        raise PolicyError(
-            f"Array is for NumPy arrays, but it annotates {source!r}. "
-            'Fix: write Annotated[npt.NDArray[np.float32], Array("batch", 30)] (put `| None` outside of Annotated).'
-        )
-    inner = get_args(get_args(source)[1])
-    return _normal(inner[0]) if inner else np.generic
-
-
-def _normal(dtype: Any) -> Any:
-    """np.float32 as a dtype; abstract types, text of any length and times of any unit stay types."""
-    if dtype is Any or not isinstance(dtype, type | str | np.dtype):
-        return np.generic
-    if isinstance(dtype, type) and issubclass(dtype, np.generic):
-        flexible = dtype in (np.str_, np.bytes_, np.datetime64, np.timedelta64)
-        abstract = dtype.__module__ == "numpy" and dtype in _ABSTRACT
-        return dtype if flexible or abstract else np.dtype(dtype)
-    try:
-        return np.dtype(dtype)
-    except TypeError:
-        raise PolicyError(
-            f"Array: dtype = {dtype!r} is no NumPy dtype. Fix: such as np.float32 or 'float32'."
-        ) from None
-
-
-def _dtype_text(dtype: Any) -> str:
-    if dtype is np.generic:
-        return "any dtype"
-    if isinstance(dtype, type):
-        return dtype.__name__
-    found = np.dtype(dtype)
-    return found.name if found.isnative and found.kind not in "OV" else str(found)
-
-
-def _refuse_shape(array: Array) -> None:
-    for entry in array.shape:
-        named = isinstance(entry, str) and entry.isidentifier()
-        sized = isinstance(entry, int) and not isinstance(entry, bool) and entry >= 0
-        if not (named or sized or entry is ...):
-            raise PolicyError(
-                f'Array: {entry!r} is no dimension. Fix: a size, a name such as "batch", or ... for any number of them.'
-            )
-    if array.shape.count(...) > 1:
-        raise PolicyError(f"Array: {shape_text(array.shape)} has two ellipses. Fix: keep one, the other is ambiguous.")
-
-
-def _has_bound(array: Array) -> bool:
-    return any(bound is not None for bound in (array.ge, array.gt, array.le, array.lt))
-
-
-def _refuse_bounds(array: Array) -> None:
-    for name in ("ge", "gt", "le", "lt"):
-        bound = getattr(array, name)
-        if bound is not None and (isinstance(bound, bool) or not isinstance(bound, int | float) or math.isnan(bound)):
-            raise PolicyError(f"Array: {name} = {bound!r} must be a number.")
-    for one, other in (("ge", "gt"), ("le", "lt")):
-        if getattr(array, one) is not None and getattr(array, other) is not None:
-            raise PolicyError(f"Array: {one} and {other} are both given. Fix: keep one of them.")
-    if array.allow_nan and (array.finite or not _has_bound(array)):
-        why = "finite=True refuses NaN" if array.finite else "there is no bound that NaN could pass"
-        raise PolicyError(f"{array!r}: allow_nan=True, but {why}. Fix: drop one of them.")
-    low = array.ge if array.ge is not None else array.gt
-    high = array.le if array.le is not None else array.lt
-    if low is not None and high is not None and (low > high or (low == high and (array.gt, array.lt) != (None, None))):
-        raise PolicyError(f"{array!r}: no value lies in this range. Fix: swap the bounds or widen them.")
-
-
-_ABSTRACT = (
-    np.generic, np.number, np.integer, np.signedinteger, np.unsignedinteger,
-    np.inexact, np.floating, np.complexfloating, np.flexible, np.character,
-)  # fmt: skip
-_WHOLE = tuple(map(np.dtype, (np.int64, np.uint64, np.float64, np.complex128)))
-"""What a list of whole numbers becomes: the first that an abstract dtype covers."""
-_JSON_TYPES: dict[str, dict[str, Any]] = {
-    "b": {"type": "boolean"},
-    "i": {"type": "integer"},
-    "u": {"type": "integer", "minimum": 0},
-    "f": {"type": "number"},
-    "U": {"type": "string"},
-}
-_JSON_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+_SETTINGS: Final[dict[str, Any]] = {
+    "dtype": None, "columns": None, "finite": False, "allow_nan": False, "strict": False,
+    **dict.fromkeys(BOUNDS), "categories": None, "monotonic": None, "unique": False, "max_bytes": None, "check": None,
+}  # fmt: skip
+"""Every setting but the shape, in the order a repr shows them, with its default."""

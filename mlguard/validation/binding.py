@@ -1,4 +1,4 @@
-"""The `Validation` section of a policy, and the `Binding` it becomes for one function.
+"""`Binding`: the `Validation` section of a policy, as it becomes for one function.
 
 Arguments are bound and checked before the body runs, so an error of the body's own is never mistaken for bad input. The
 good path is two calls, ``bind(shape(...))``, the second of them pydantic-core's own; everything else happens after a
@@ -7,75 +7,43 @@ failure. Results are checked and handed on as they are.
 
 from __future__ import annotations
 
-import collections.abc
 import inspect
-import itertools
-import sys
-import types
 import typing
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
-import numpy as np
-import typing_extensions
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
 from pydantic_core import ArgsKwargs, CoreSchema, core_schema
 
 from mlguard import clock
-from mlguard.clock import Size
 from mlguard.context import Call
 from mlguard.errors import InvalidInputError, InvalidOutputError, PolicyError
-from mlguard.section import Section, nearest
 from mlguard.streams import END
-from mlguard.target import Target, spelt_out
+from mlguard.target import Target
+from mlguard.validation.annotations import returned, tables_explained, type_text, without_self
+from mlguard.validation.argument_model import ArgumentModel, unchecked
 from mlguard.validation.arguments import (
     UNKNOWN_TYPE,
     Parameter,
     adapter,
-    branches_apart,
+    aliases_of,
+    needs_binding,
     order,
+    rebound,
     report_schema,
     shape_and_spread,
+    together,
 )
-from mlguard.validation.array import Array, array_checks
-from mlguard.validation.dimensions import CALL, opened, restore
-from mlguard.validation.instances import with_instances
+from mlguard.validation.array import Check, array_checks
+from mlguard.validation.brief import MANY, Brief
+from mlguard.validation.depth import SAMPLE, Depth, at_depth
 from mlguard.validation.limits import Limit
 from mlguard.validation.messages import violations_of
+from mlguard.validation.results import ResultCheck, says_nothing
+from mlguard.validation.section import Validation
 from mlguard.validation.tally import Tally
 
-__all__ = ["Binding", "Validation"]
-
-
-class Validation(Section):
-    """What is checked, how strictly, and what becomes of a call that breaks its schema."""
-
-    input: bool = True
-    """Check the arguments. The body never runs on arguments that break their schema."""
-    output: bool = True
-    """Check the result against the return annotation, or `output=` of the decorator. It is never converted."""
-    strict: bool = False
-    """Refuse what would have to be converted, such as "3" for an int. False, because callers send JSON and lists; a
-    model's own configuration decides for its fields, as always in pydantic."""
-    config: dict[str, Any] | None = None
-    """A pydantic ConfigDict for the arguments, such as ``{"str_strip_whitespace": True}``. It does not reach into the
-    fields of models, which have their own. None: pydantic's defaults, with arbitrary classes checked by isinstance."""
-    on_invalid: Literal["raise", "fallback", "report"] = "raise"
-    """What bad input or output leads to. "raise": an InvalidInputError or InvalidOutputError. "fallback": the policy's
-    fallback answers bad input too. "report": it passes, and is counted and told; for the first week of a new schema."""
-    max_bytes: Size | None = None
-    """The most bytes one argument may take: text, bytes, buffers of arrays, and 8 for each number in lists and models.
-    It is looked at before anything is parsed or converted. None, because the look walks through lists."""
-
-    @field_validator("config")
-    @classmethod
-    def _known_to_pydantic(cls, config: dict[str, Any] | None) -> dict[str, Any] | None:
-        for name in config or {}:
-            if name not in ConfigDict.__annotations__:
-                hint = nearest(name, ConfigDict.__annotations__)
-                raise ValueError(f"must have the keys of a pydantic ConfigDict; there is no '{name}'.{hint}")
-            if name == "strict":
-                raise ValueError("must not say 'strict', which is Validation.strict")
-        return config
+__all__ = ["Binding"]
 
 
 class Binding:
@@ -116,7 +84,13 @@ class Binding:
         self._report: Any = None
         self._words: Any = None  # which names the schemas hide; read at the first failure
         self._parameters: list[Parameter] = []
-        self._model: _ModelOfArguments | None = None
+        self._model: ArgumentModel | None = None
+        self._by_arguments = False  # pydantic's own schema of arguments binds them, because Python can't
+        self._called: dict[Any, str] = {}  # the parameters by what callers may call them instead
+        self._depth: Depth = section.check
+        self._shape: Callable[..., Any]
+        self._spread: Callable[..., tuple[Any, dict[str, Any]]]
+        self._arrays: list[Check] = []
         self._bind_input(section)
         self._bind_output(section)
 
@@ -128,67 +102,58 @@ class Binding:
         target = self._target
         hints = target.hints if self._schema is None else {}
         self._parameters = [
-            Parameter(parameter, _without_self(hints.get(parameter.name, inspect.Parameter.empty), target), self._limit)
+            Parameter(parameter, without_self(hints.get(parameter.name, inspect.Parameter.empty), target), self._limit)
             for parameter in target.parameters
         ]
         if self._schema is not None:
-            self._model = _ModelOfArguments(target, self._schema, self._limit)
+            self._model = ArgumentModel(target, self._schema, self._limit)
             self.validates = True
             self._model.check_defaults(target)
             made = adapter(self._model.core_schema, self._config)
             self._shape, self._spread = shape_and_spread(target.signature, self._model.keys)
         else:
-            for parameter in self._parameters:
-                _refuse_field_bounds(parameter.annotation, parameter.name)
             self.validates = any(parameter.checked for parameter in self._parameters)
             if not self.validates:
                 return
             self._check_defaults()
-            made = adapter(order(self._parameters), self._config)
-            self._shape, self._spread = shape_and_spread(target.signature)
-        self._bind = made.validator.validate_python
+            for parameter in self._parameters:
+                parameter.may_be_called(self._config.get("alias_generator"))
+            self._by_arguments = needs_binding(self._parameters)
+            if self._by_arguments:
+                self._called = aliases_of(self._parameters)
+                self.has_keywords = True
+                made = adapter(report_schema(self._parameters, self._config), self._config)
+                self._shape, self._spread = together, rebound(target.signature)
+            else:
+                made = adapter(order(self._parameters), self._config)
+                self._shape, self._spread = shape_and_spread(_with_defaults(target.signature, self._parameters))
+        self._bind = self._at_depth(made.validator.validate_python)
+        quarantines = section.on_invalid == "quarantine"
+        if quarantines:
+            from mlguard.validation.tables.rejected import quarantined  # loads what looks at tables
+
+            self._bind = quarantined(self._bind)
         self._arrays = array_checks(made.core_schema)
-        self.has_dims = any(check.names for check in self._arrays)
+        self._brief = Brief(made.core_schema, self._config)
+        self.has_dims = quarantines or any(check.names for check in self._arrays)
 
     def _bind_output(self, section: Validation) -> None:
         self.checks = False
-        self._output: Any = None
-        self._output_names = False
-        if not section.output:
+        self._result: ResultCheck | None = None
+        self._exactly: type | None = None
+        annotation = self._output_given
+        if section.output and annotation is None:
+            annotation = returned(self._target)
+        if not section.output or says_nothing(annotation):
             return
-        annotation = self._output_given if self._output_given is not None else self._returned()
-        if annotation in (Any, inspect.Parameter.empty, typing.NoReturn, typing.Never):
-            return
-        if typing.get_origin(annotation) in (typing.TypeGuard, typing_extensions.TypeIs):
-            annotation = bool
-        _refuse_field_bounds(annotation, "the result")
-        try:
-            made = adapter(lambda handler: _output_schema(annotation, handler), self._config)
-        except UNKNOWN_TYPE as error:
-            if isinstance(error, NameError):
-                raise
-            reason = str(error).partition("\n")[0]
-            raise PolicyError(
-                f"{self._target.qualname}: pydantic can't make a schema of the return annotation: {reason} "
-                "Fix: annotate it with a type, or set validation.output = False."
-            ) from None
-        self._output = made.validator.validate_python
-        self._output_type = annotation
-        exactly: dict[Any, type] = {int: int, float: float, str: str, bool: bool, bytes: bytes, None: type(None)}
-        self._exactly = exactly.get(annotation) if isinstance(annotation, type | None) else None
+        self._result = ResultCheck(self._target, annotation, self._config, self._depth)
+        self._exactly = self._result.exactly
+        self._arrays += self._result.arrays
         self.checks = True
-        self._output_names = any(check.names for check in array_checks(made.core_schema))
-        self.has_dims = self.has_dims or self._output_names
+        self.has_dims = self.has_dims or self._result.named
 
-    def _returned(self) -> Any:
-        annotation = _without_self(self._target.hints.get("return", inspect.Parameter.empty), self._target)
-        if not self._target.kind.stream:
-            return annotation
-        inner = annotation
-        if typing.get_origin(inner) is typing.Annotated:
-            inner = typing.get_args(inner)[0]
-        items = typing.get_args(inner)
-        return items[0] if typing.get_origin(inner) in _STREAMS and items else Any
+    def _at_depth(self, validate: Callable[..., Any]) -> Callable[..., Any]:
+        return validate if self._depth == "full" else at_depth(self._depth, validate)
 
     def _check_defaults(self) -> None:
         """Checks and converts each default once, as if it had been passed."""
@@ -240,15 +205,19 @@ class Binding:
             InvalidInputError: What the policy says, unless it says to report only.
         """
         if isinstance(error, ValidationError):
-            violations = violations_of(error, self._place)
+            known = [each.name for each in self._parameters] if self._by_arguments else None
+            violations = violations_of(error, self._place, known, short=self._short(error, args, kwargs))
         else:
             violations = self._unbindable(error, args, kwargs)
         violations = self._without_hidden(violations)
         if self._reports:
             self._note(this, "reported_inputs", violations)
-            return args, kwargs
+            return args, {str(self._called.get(name, name)): value for name, value in kwargs.items()}
         self._tally.count("refused_inputs", violations)
         raise InvalidInputError.of(f"{self._target.label}()", violations) from None
+
+    def _short(self, error: ValidationError, args: Any, kwargs: Any) -> ValidationError:
+        return error if error.error_count() <= MANY else self._brief(error, self._shape(*args, **kwargs), context={})
 
     def _without_hidden(self, violations: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The same, without figures and words of what a schema hides: an error travels as far as an event does."""
@@ -263,6 +232,14 @@ class Binding:
         hidden = {"msg": "is invalid; it is hidden, so no more is told", "ctx": {}}
         return [{**found, **hidden} if words.violation(found)["msg"] == HIDDEN else found for found in violations]
 
+    def spread(self, values: Any) -> tuple[Any, dict[str, Any]]:
+        """Checked values as arguments again."""
+        return self._spread(values)
+
+    def told(self, error: ValidationError, argument: str) -> list[dict[str, Any]]:
+        """The violations in an error about one argument, without what a schema hides."""
+        return self._without_hidden(violations_of(error, lambda loc: (argument, *loc)))
+
     def check(self, this: Call | None, result: Any, dims: Any) -> None:
         """Checks a result, which is not changed.
 
@@ -271,22 +248,10 @@ class Binding:
         """
         if type(result) is self._exactly:
             return
-        kept: dict[str, int] | None = None
-        if self._output_names and dims is not None:
-            dims[CALL] = 0
-            kept = dict(dims)
-        try:
-            self._output(result, strict=True, context=dims)
-        except BaseException as error:
-            if kept is not None and dims is not None:  # the next attempt, or a fallback, is judged afresh
-                restore(dims, kept)
-            if not isinstance(error, ValidationError):
-                raise
-            if isinstance(result, np.generic) and self._counts_as_python(result, dims):
-                return
-            violations = self._without_hidden(violations_of(error, lambda loc: ("return", *loc)))
-        else:
+        violations = self._result.violations(result, dims) if self._result is not None else []
+        if not violations:
             return
+        violations = self._without_hidden(violations)
         if self._reports:
             self._note(this, "reported_outputs", violations)
             return
@@ -312,8 +277,9 @@ class Binding:
         elif self.validates:
             for parameter in self._parameters:
                 free = parameter.annotation is Any
-                must = "may be anything" if free else f"must be {_type_text(parameter.annotation)}"
+                must = "may be anything" if free else f"must be {type_text(parameter.annotation)}"
                 lines.append(f"Argument {parameter.name} {must}.")
+                lines += [f"Argument {parameter.name}: {said}" for said in tables_explained(parameter.annotation)]
         else:
             lines.append("Arguments are not checked.")
         if self.validates and self._config.get("strict"):
@@ -321,22 +287,27 @@ class Binding:
         if self.validates and self._limit is not None:
             lines.append(f"An argument may take at most {clock.size_text(self._limit.most)}.")
         if self.validates or self.checks:
+            lines += _DEPTHS.get(self._depth, [])
+        if self.validates or self.checks:
             section = self._section or Validation()
             lines.append(
                 {
                     "raise": "A violation raises InvalidInputError or InvalidOutputError.",
                     "fallback": "A violation leads to the fallback, bad input included.",
                     "report": "A violation is counted and told, but the call goes on.",
+                    "quarantine": "A violation of anything but single rows raises InvalidInputError or "
+                    "InvalidOutputError.",
                 }[section.on_invalid]
             )
         return lines
 
     def explain_result(self) -> str:
         """What is checked after the call."""
-        if not self.checks:
+        if self._result is None:
             return "The result is not checked."
         what = "Each item" if self._target.kind.stream else "The result"
-        return f"{what} must be {_type_text(self._output_type)}; it is checked, never converted."
+        said = "".join(f" In the result, {line}" for line in tables_explained(self._result.annotation))
+        return f"{what} must be {type_text(self._result.annotation)}; it is checked, never converted.{said}"
 
     def stats(self) -> dict[str, Any]:
         """Calls refused or reported so far, and how often each field was at fault."""
@@ -346,12 +317,22 @@ class Binding:
         """Forgets the counts."""
         self._tally.reset()
 
+    def facts(self) -> dict[str, Any]:
+        """Says in the event of every call where values of arrays were not all looked at."""
+        if not (self.validates or self.checks):
+            return {}
+        depths = {self._depth, *(check.array.check for check in self._arrays)}
+        found = next((depth for depth in ("metadata", "sample") if depth in depths), None)
+        return {"mlguard.validation.check": found} if found else {}
+
     def _place(self, loc: tuple[Any, ...]) -> tuple[Any, ...]:
         """From an index of the tuple to the parameter's name."""
         if not loc:
             return loc
         if self._model is not None:
             return self._model.place(loc)
+        if self._by_arguments:
+            return self._place_by_position(loc)
         parameter = self._parameters[loc[0]]
         return loc[1:] if parameter.kind is inspect.Parameter.VAR_KEYWORD else (parameter.name, *loc[1:])
 
@@ -360,8 +341,8 @@ class Binding:
         if self._report is None:
             parameters = self._parameters
             if self._model is not None:
-                parameters = [Parameter(each.parameter, Any, None) for each in map(_Plain, self._target.parameters)]
-            self._report = adapter(report_schema(parameters), self._config).validator
+                parameters = [unchecked(parameter) for parameter in self._target.parameters]
+            self._report = adapter(report_schema(parameters, self._config), self._config).validator
         try:
             self._report.validate_python(ArgsKwargs(tuple(args), kwargs), context={})
         except ValidationError as found:
@@ -369,8 +350,10 @@ class Binding:
         raise error  # a validator of the user's own raised it, and not for these arguments alone
 
     def _place_by_position(self, loc: tuple[Any, ...]) -> tuple[Any, ...]:
-        if not loc or not isinstance(loc[0], int):
+        if not loc:
             return loc
+        if not isinstance(loc[0], int):
+            return (self._called.get(loc[0], loc[0]), *loc[1:])
         kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         names = [parameter.name for parameter in self._parameters if parameter.kind in kinds]
         if loc[0] < len(names):
@@ -383,201 +366,20 @@ class Binding:
         if this is not None:
             this.violations = [*(this.violations or []), *violations]
 
-    def _counts_as_python(self, result: Any, dims: Any) -> bool:
-        """A NumPy scalar is as good as the Python number it equals."""
-        try:
-            self._output(result.item(), strict=True, context=dims)
-        except ValidationError:
-            return False
-        return True
+
+_DEPTHS = {
+    "sample": [f"Of an array at most {SAMPLE:,} values are looked at; class, dtype and shape always are."],
+    "metadata": ["Of arrays, class, dtype and shape are looked at, and no values."],
+}
+
+
+def _with_defaults(signature: inspect.Signature, parameters: list[Parameter]) -> inspect.Signature:
+    """The signature with the defaults that only ``Annotated[..., Field(default=...)]`` says."""
+    pairs = zip(signature.parameters.values(), parameters, strict=True)
+    return signature.replace(
+        parameters=[mine.replace(default=None) if found.has_default else mine for mine, found in pairs]
+    )
 
 
 def _rebuilt(target: Target, section: Validation | None, schema: type[BaseModel] | None, output: Any) -> Binding:
     return Binding(target, section, schema=schema, output=output)
-
-
-class _ModelOfArguments:
-    """``schema=Model``: the plain arguments of a function, checked as the fields of one model."""
-
-    def __init__(self, target: Target, model: Any, limit: Limit | None) -> None:
-        self.model = model
-        self._limit = limit
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            raise PolicyError(f"schema = {model!r} is no Pydantic model. Fix: pass a subclass of pydantic.BaseModel.")
-        parameters = target.parameters
-        if len(parameters) > 0 and _is_self(target, model):
-            parameters = parameters[1:]
-        fields = model.model_fields
-        names = [parameter.name for parameter in parameters]
-        for parameter in parameters:
-            if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
-                what = f"schema = {model.__name__} can't check {parameter}"
-                raise PolicyError(f"{target.qualname}: {what}. Fix: name the parameters.")
-            if parameter.name not in fields:
-                raise PolicyError(
-                    f"{target.qualname}: parameter '{parameter.name}' is no field of the schema {model.__name__}."
-                    f"{nearest(parameter.name, fields)} Fix: add the field, or rename one of the two."
-                )
-        for name in fields:
-            if name not in names:
-                raise PolicyError(
-                    f"{target.qualname}: field '{name}' of the schema {model.__name__} is no parameter."
-                    f"{nearest(name, names)} Fix: add the parameter, or drop the field."
-                )
-        self.keys = {name: _key_of(model, name) for name in names}
-        """The names the model reads its fields by, which an alias may change."""
-        self._untouched = len(target.parameters) - len(names)
-        self._by_key = {key: name for name, key in self.keys.items()}
-
-    def core_schema(self, handler: GetCoreSchemaHandler) -> CoreSchema:
-        schema = with_instances(self.model, handler.generate_schema(self.model), handler)
-        named = any(check.names for check in array_checks(schema, handler))
-        if self._limit is not None:
-            schema = core_schema.no_info_before_validator_function(self._limit.check, schema)
-        schema = core_schema.tuple_positional_schema([*[core_schema.any_schema()] * self._untouched, schema])
-        schema = core_schema.no_info_after_validator_function(self._values, schema)
-        return core_schema.with_info_before_validator_function(opened, schema) if named else schema
-
-    def check_defaults(self, target: Target) -> None:
-        """Refuses a default of the function that its field refuses.
-
-        What the model says of several fields together is left to the calls.
-        """
-        defaults = {
-            self.keys[parameter.name]: parameter.default
-            for parameter in target.parameters
-            if parameter.name in self.keys and parameter.default is not inspect.Parameter.empty
-        }
-        try:
-            self.model.model_validate(defaults, context={})
-        except ValidationError as error:
-            for violation in violations_of(error, lambda loc: loc):
-                if violation["loc"] and violation["loc"][0] in defaults:
-                    name = self._by_key[violation["loc"][0]]
-                    raise PolicyError(
-                        f"{target.qualname}: {name}: the default {violation['msg']}, says the schema "
-                        f"{self.model.__name__}. Fix: change the default, or what the field allows."
-                    ) from None
-        except Exception:  # noqa: S110 - a validator that needs the fields that are missing here
-            pass
-
-    def place(self, loc: tuple[Any, ...]) -> tuple[Any, ...]:
-        loc = loc[1:]
-        return (self._by_key.get(loc[0], loc[0]), *loc[1:]) if loc else loc
-
-    def _values(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        model = values[-1]
-        return (*values[:-1], *[getattr(model, name) for name in self.keys])
-
-
-class _Plain:
-    def __init__(self, parameter: inspect.Parameter) -> None:
-        self.parameter = parameter if parameter.default is inspect.Parameter.empty else parameter.replace(default=None)
-
-
-def _key_of(model: type[BaseModel], name: str) -> str:
-    config, alias = model.model_config, model.model_fields[name].validation_alias
-    if alias is None or config.get("populate_by_name") or config.get("validate_by_name"):
-        return name
-    if not isinstance(alias, str):
-        raise PolicyError(
-            f"field '{name}' of the schema {model.__name__} is read by {alias!r} only. "
-            "Fix: set validate_by_name=True in its model_config."
-        )
-    return alias
-
-
-def _is_self(target: Target, model: type[BaseModel]) -> bool:
-    """The first parameter of a method: it has no annotation and is no field."""
-    first = target.parameters[0]
-    owner = target.qualname.rpartition(".")[0]
-    return (
-        first.name not in model.model_fields
-        and first.annotation is inspect.Parameter.empty
-        and owner != ""
-        and not owner.endswith("<locals>")
-    )
-
-
-def _output_schema(annotation: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-    return with_instances(annotation, branches_apart(handler.generate_schema(annotation), handler), handler)
-
-
-def _without_self(annotation: Any, target: Target) -> Any:
-    """`typing.Self` replaced by the class that holds the method."""
-    if annotation is typing.Self:
-        return _owner_of(target)
-    parts = typing.get_args(annotation)
-    if not any(_mentions_self(part) for part in parts):
-        return annotation
-    origin = typing.get_origin(annotation)
-    parts = tuple(_without_self(part, target) for part in parts)
-    if origin in (types.UnionType, typing.Union):
-        return typing.Union[parts]  # noqa: UP007 - parts are known at run time only
-    return typing.Annotated[parts] if origin is typing.Annotated else origin[parts]
-
-
-def _mentions_self(annotation: Any) -> bool:
-    return annotation is typing.Self or any(_mentions_self(part) for part in typing.get_args(annotation))
-
-
-def _owner_of(target: Target) -> Any:
-    """The class of a method, once it is there; one defined inside of a function can't be found, and anything passes."""
-    path = target.qualname.split(".")[:-1]
-    if "<locals>" in path or not path:
-        return Any
-    owner: Any = sys.modules.get(target.function.__module__)
-    for name in path:
-        owner = getattr(owner, name, None)
-    if owner is None:
-        raise NameError(f"name '{path[-1]}' is not defined", name=path[-1])
-    return owner
-
-
-def _refuse_field_bounds(annotation: Any, where: str) -> None:
-    """Field(ge=0) beside Array would be compared with the array as a whole."""
-    marks = typing.get_args(annotation)[1:] if typing.get_origin(annotation) is typing.Annotated else ()
-    if any(isinstance(mark, Array) for mark in marks):
-        parts = [
-            part for mark in marks if not isinstance(mark, Array) for part in (mark, *getattr(mark, "metadata", ()))
-        ]
-        for part, name in itertools.product(parts, ("ge", "gt", "le", "lt")):
-            bound = getattr(part, name, None)
-            if bound is not None:
-                raise PolicyError(
-                    f"{where}: Field({name}={bound}) does not reach into an array. Fix: Array(..., {name}={bound})."
-                )
-    model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-    if model is not None:
-        for name, field in model.model_fields.items():
-            if any(isinstance(mark, Array) for mark in field.metadata):
-                _refuse_field_bounds(typing.Annotated[(field.annotation, *field.metadata)], f"{where}.{name}")
-    else:
-        for part in typing.get_args(annotation):
-            _refuse_field_bounds(part, where)
-
-
-def _type_text(annotation: Any) -> str:
-    if annotation is None or annotation is type(None):
-        return "None"
-    if typing.get_origin(annotation) is typing.Annotated:
-        inner, *marks = typing.get_args(annotation)
-        shown = [repr(mark) for mark in marks if isinstance(mark, Array)]
-        return f"{_type_text(inner)}{''.join(f' as {mark}' for mark in shown)}"
-    if isinstance(annotation, type) and typing.get_origin(annotation) is None:
-        return annotation.__qualname__
-    array = spelt_out(annotation)
-    if typing.get_origin(array) is np.ndarray:
-        dtype = typing.get_args(typing.get_args(array)[1])
-        return f"ndarray of {getattr(dtype[0], '__name__', 'any dtype')}" if dtype else "ndarray"
-    return str(annotation).replace("typing.", "")
-
-
-_STREAMS: tuple[Any, ...] = (
-    collections.abc.Iterator,
-    collections.abc.Iterable,
-    collections.abc.Generator,
-    collections.abc.AsyncIterator,
-    collections.abc.AsyncIterable,
-    collections.abc.AsyncGenerator,
-)

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from pydantic_core import PydanticCustomError
 
+from mlguard.clock import size_text
+from mlguard.validation.limits import too_large
+
 __all__ = ["KINDS", "cast", "from_lists", "is_safe", "probe"]
 
 KINDS = "biufcUSMm"
@@ -19,6 +22,9 @@ KINDS = "biufcUSMm"
 
 _INT64 = np.dtype(np.int64)
 _DEEPEST = 32  # NumPy 1 has no more dimensions
+_LARGE = 2**26
+_SPARSE = 16
+"""Texts whose array would take more than 64 MiB, and 16 times what they take, are refused."""
 _LEAVES: dict[str, set[type]] = {
     "b": {bool},
     "i": {bool, int, float},
@@ -75,9 +81,22 @@ def probe(value: Any) -> tuple[int, ...]:
 
 
 def from_lists(
-    value: Any, shape: tuple[int, ...], dtype: np.dtype[Any] | None, *, whole: np.dtype[Any] = _INT64
+    value: Any,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any] | None,
+    *,
+    whole: np.dtype[Any] = _INT64,
+    most: int | None = None,
 ) -> np.ndarray[Any, Any]:
-    """The array that nested lists of this shape spell; without a dtype, what NumPy infers, or `whole` of integers."""
+    """The array that nested lists of this shape spell.
+
+    Args:
+        value: The lists.
+        shape: As `probe` found it.
+        dtype: What the elements shall be; None: what NumPy infers, or `whole` of integers.
+        whole: See `dtype`.
+        most: The most bytes that an array of texts may take.
+    """
     leaves = _flat(value, shape)
     types = set(map(type, leaves))
     if any(issubclass(kind, np.generic) for kind in types):
@@ -86,6 +105,8 @@ def from_lists(
     allowed = _LEAVES.get(dtype.kind, set()) if dtype is not None else _same_sort(types)
     if not types <= allowed:
         raise _wrong_leaf(leaves, allowed, dtype)
+    if leaves and types <= {str, bytes}:
+        _refuse_long(leaves, dtype, most)
     if dtype is None and not leaves:
         dtype = np.dtype(np.float64)
     return _built(leaves, types, dtype, whole).reshape(shape)
@@ -110,6 +131,23 @@ def _flat(value: Any, shape: tuple[int, ...]) -> list[Any]:
     return level  # type: ignore[no-any-return]
 
 
+def _refuse_long(leaves: list[Any], dtype: np.dtype[Any] | None, most: int | None) -> None:
+    """NumPy gives every text the room of the longest, so that one long text makes gigabytes of a small request."""
+    letter = 4 if isinstance(leaves[0], str) else 1
+    longest = max(map(len, leaves))
+    if dtype is not None and longest * letter > dtype.itemsize:
+        raise PydanticCustomError("array_value", "holds text longer than {dtype} keeps", {"dtype": str(dtype)})
+    size = longest * letter * len(leaves)
+    if most is not None and size > most:
+        raise too_large(most, "send fewer rows a call, or raise Array(max_bytes=...)")
+    if size > _LARGE and size > _SPARSE * letter * sum(map(len, leaves)):
+        raise PydanticCustomError(
+            "array_value",
+            "would take {bytes} as an array, because every text takes the room of the longest",
+            {"bytes": size_text(size), "fix": "declare list[str], or send texts of about one length"},
+        )
+
+
 def _same_sort(types: set[type]) -> set[type]:
     """Without a declared dtype, all leaves must be of one sort, and JSON's numbers are one."""
     sorts: tuple[set[type], ...] = ({bool}, {int, float}, {int, float, complex}, {str}, {bytes})
@@ -125,10 +163,7 @@ def _built(
     if dtype is None:
         return _inferred(leaves, types, whole_dtype)
     if dtype.kind in "bUS":
-        found = np.array(leaves, dtype="?" if dtype.kind == "b" else dtype.kind)
-        if found.dtype.itemsize > dtype.itemsize:
-            raise PydanticCustomError("array_value", "holds text longer than {dtype} keeps", {"dtype": str(dtype)})
-        return found.astype(dtype)
+        return np.array(leaves, dtype=dtype)
     if dtype.kind in "iu":
         return _integers(leaves, types, dtype)
     whole = [leaf for leaf in leaves if type(leaf) is int] if int in types else []

@@ -6,17 +6,50 @@ such dict (a context is then the user's own), and a name is bound within its one
 
 from __future__ import annotations
 
+import math
 from types import EllipsisType
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 from pydantic import ValidationInfo, ValidatorFunctionWrapHandler
 from pydantic_core import PydanticCustomError
 
-__all__ = ["CALL", "Dims", "apart", "dims_of", "fit", "opened", "restore", "shape_text"]
+__all__ = [
+    "CALL", "LATER", "Dimension", "Dims", "Span", "apart", "dims_of", "fit", "names_of", "opened", "restore",
+    "shape_text",
+]  # fmt: skip
 
 Dims = dict[str, int]
 CALL = "mlguard.call"
 """The key that tells the dict of a guarded call from a context of the user's own."""
+
+
+class Span(NamedTuple):
+    """A dimension of so many entries at least and at most, with a name or without."""
+
+    name: str | None
+    low: int
+    high: float
+    """math.inf: as many as come."""
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            sizes = f">={self.low}"
+        else:
+            sizes = f"<={self.high}" if self.low == 0 else f"{self.low}..{self.high}"
+        return f"{self.name}: {sizes}" if self.name else sizes
+
+
+Dimension: TypeAlias = int | str | EllipsisType | Span
+
+
+def names_of(shape: tuple[Dimension, ...]) -> tuple[str, ...]:
+    """The names in a declared shape, each once."""
+    names = [entry.name if isinstance(entry, Span) else entry for entry in shape]
+    return tuple(dict.fromkeys(name for name in names if isinstance(name, str)))
+
+
+LATER = 1
+"""The value of that key while what is checked binds no names, because what comes of it is looked at afterwards."""
 
 
 def opened(values: Any, info: ValidationInfo) -> Any:
@@ -29,10 +62,10 @@ def opened(values: Any, info: ValidationInfo) -> Any:
 def dims_of(info: ValidationInfo) -> Dims:
     """The names bound so far in this call."""
     context = info.context
-    return context if type(context) is dict and CALL in context else {}
+    return context if type(context) is dict and context.get(CALL) == 0 else {}
 
 
-def fit(declared: tuple[int | str | EllipsisType, ...], shape: tuple[int, ...], dims: Dims) -> None:
+def fit(declared: tuple[Dimension, ...], shape: tuple[int, ...], dims: Dims) -> None:
     """Binds the names of a declared shape to the sizes of a real one: all of them, or none where it does not fit.
 
     Raises:
@@ -44,6 +77,12 @@ def fit(declared: tuple[int | str | EllipsisType, ...], shape: tuple[int, ...], 
     for entry, size in zip(declared, shape, strict=True):
         if entry == size:
             continue
+        if isinstance(entry, Span):
+            if not entry.low <= size <= entry.high:
+                raise _wrong_shape(declared, shape)
+            if entry.name is None:
+                continue
+            entry = entry.name
         if not isinstance(entry, str):
             raise _wrong_shape(declared, shape)
         bound = dims.get(entry, found.get(entry))

@@ -15,11 +15,12 @@ from typing import Any, cast
 
 import numpy as np
 import typing_extensions
-from pydantic import BaseModel, GetCoreSchemaHandler, ValidationInfo
+from pydantic import BaseModel, GetCoreSchemaHandler, ValidationInfo, ValidatorFunctionWrapHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from mlguard.validation.array import Array, ArrayCheck, array_checks, declared_dtype
-from mlguard.validation.dimensions import Dims, dims_of, fit
+from mlguard.validation.array import Array, Check, array_checks, check_of
+from mlguard.validation.dimensions import CALL, LATER, Dims, dims_of
+from mlguard.validation.tables.marks import TableMark
 
 __all__ = ["with_instances"]
 
@@ -34,7 +35,11 @@ def with_instances(annotation: Any, schema: CoreSchema, handler: GetCoreSchemaHa
     if not any(check.names for check in array_checks(schema, handler)) or not _holds_instances(schema):
         return schema
     walk = _walk_of(annotation)
-    return schema if walk is None else core_schema.with_info_after_validator_function(_Bind(walk).bind, schema)
+    if walk is None:
+        return schema
+    if _has_union(schema, handler, set()) and _named(array_checks(schema, handler)) <= _seen_by(walk, set()):
+        return core_schema.with_info_wrap_validator_function(_Bind(walk).bind_alone, schema)
+    return core_schema.with_info_after_validator_function(_Bind(walk).bind, schema)
 
 
 class _Bind:
@@ -45,27 +50,69 @@ class _Bind:
         self._walk(value, dims_of(info), "")
         return value
 
+    def bind_alone(self, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        """Binds the names of what came of it only: in a union, branches that were tried and not taken bind nothing."""
+        context: Any = info.context
+        if not dims_of(info):
+            return self.bind(handler(value), info)
+        context[CALL] = LATER
+        try:
+            value = handler(value)
+        finally:
+            context[CALL] = 0
+        return self.bind(value, info)
+
+
+def _has_union(schema: Any, handler: GetCoreSchemaHandler, seen: set[str]) -> bool:
+    if isinstance(schema, dict):
+        if schema.get("type") == "union":
+            return True
+        if schema.get("type") == "definition-ref":
+            ref = schema["schema_ref"]
+            if ref in seen:
+                return False
+            seen.add(ref)
+            return _has_union(handler.resolve_ref_schema(cast(CoreSchema, schema)), handler, seen)
+        rest = [part for key, part in schema.items() if key not in ("metadata", "serialization", "default")]
+        return any(_has_union(part, handler, seen) for part in rest)
+    return isinstance(schema, list | tuple) and any(_has_union(part, handler, seen) for part in schema)
+
+
+def _named(checks: Iterable[Check]) -> set[Any]:
+    return {(type(check), check.names) for check in checks if check.names}
+
+
+def _seen_by(walk: Any, seen: set[Any]) -> set[Any]:
+    """The arrays that a walk comes to, as far as annotations tell."""
+    if isinstance(walk, _Choice):
+        return _named(walk.checks)
+    if isinstance(walk, _Instance):
+        if walk.kind in seen:
+            return set()
+        seen.add(walk.kind)
+    return set().union(*(_seen_by(part, seen) for part in walk.parts()))
+
 
 def _walk_of(annotation: Any) -> _Walk | None:
     """What looks at a value of this annotation; None where it can hold no array with a shape."""
     if isinstance(annotation, typing.TypeVar) or _is_instance_type(annotation):
-        return _walk_instance
+        return _Instance(annotation)
     if isinstance(annotation, typing_extensions.TypeAliasType) or hasattr(annotation, "__value__"):
         return _walk_of(annotation.__value__)
     if hasattr(annotation, "__supertype__"):
         return _walk_of(annotation.__supertype__)
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        marks = [mark for mark in parts[1:] if isinstance(mark, Array)]
-        return (
-            _Choice([ArrayCheck(mark, declared_dtype(mark, parts[0])) for mark in marks])
-            if marks
-            else (_walk_of(parts[0]))
-        )
+        checks = [check_of(mark, parts[0]) for mark in parts[1:] if isinstance(mark, Array)]
+        checks += [mark.check_of(parts[0]) for mark in parts[1:] if isinstance(mark, TableMark)]
+        inner = _walk_of(parts[0])
+        if not checks or inner is None:
+            return _Choice(checks) if checks else inner
+        return _All([_Choice(checks), inner])
     if origin in _UNIONS:
         return _walk_of_union(parts)
     if _is_instance_type(origin):
-        return _walk_instance
+        return _Instance(origin)
     if isinstance(annotation, type) and hasattr(annotation, "__annotations__") and issubclass(annotation, dict | tuple):
         return _keyed(_hints(annotation), getattr(annotation, "_fields", None))
     if not isinstance(origin, type):
@@ -91,25 +138,20 @@ def _walk_of_union(parts: Iterable[Any]) -> _Walk | None:
 
 
 class _Choice:
-    """An array that is one of these."""
+    """An array, or a sequence, that is one of these."""
 
-    def __init__(self, checks: list[ArrayCheck]) -> None:
+    def __init__(self, checks: list[Check]) -> None:
         self.checks = checks
 
     def __call__(self, value: Any, dims: Dims, path: str) -> None:
-        if not isinstance(value, np.ndarray):
-            return
         refused: PydanticCustomError | None = None
         for check in self.checks:
-            if check.fits(value.dtype):
-                try:
-                    if check.shape:
-                        fit(check.shape, value.shape, dims)
-                except PydanticCustomError as error:
-                    if refused is None or error.type == "array_dimension":
-                        refused = _placed(error, path)
-                else:
+            try:
+                if check.bind(value, dims):
                     return
+            except PydanticCustomError as error:
+                if refused is None or error.type == "array_dimension":
+                    refused = _placed(error, path)
         if refused is not None:
             raise refused
 
@@ -124,12 +166,18 @@ class _All:
         for walk in self._walks:
             walk(value, dims, path)
 
+    def parts(self) -> Iterable[_Walk]:
+        return self._walks
+
 
 class _Each:
     """The items of a list, or the values of a dict."""
 
     def __init__(self, walk: _Walk) -> None:
         self._walk = walk
+
+    def parts(self) -> Iterable[_Walk]:
+        return [self._walk]
 
     def __call__(self, value: Any, dims: Dims, path: str) -> None:
         if isinstance(value, collections.abc.Mapping):
@@ -147,6 +195,9 @@ class _Keyed:
 
     def __init__(self, walks: dict[Any, _Walk]) -> None:
         self._walks = walks
+
+    def parts(self) -> Iterable[_Walk]:
+        return self._walks.values()
 
     def __call__(self, value: Any, dims: Dims, path: str) -> None:
         if not isinstance(value, dict | tuple):
@@ -169,16 +220,28 @@ def _keyed(hints: dict[Any, Any], order: Iterable[Any] | None) -> _Walk | None:
     return _Keyed(walks) if walks else None
 
 
-def _walk_instance(value: Any, dims: Dims, path: str) -> None:
-    kind = type(value)
-    if not _is_instance_type(kind):
-        return
+class _Instance:
+    """An instance of a model or a dataclass; its own class says what it holds, which may be a subclass of this one."""
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+
+    def __call__(self, value: Any, dims: Dims, path: str) -> None:
+        kind = type(value)
+        if _is_instance_type(kind):
+            for name, walk in _walks_of(kind).items():
+                walk(getattr(value, name, None), dims, _inside(path, name))
+
+    def parts(self) -> Iterable[_Walk]:
+        return _walks_of(self.kind).values() if _is_instance_type(self.kind) else ()
+
+
+def _walks_of(kind: type) -> dict[str, _Walk]:
     walks = _walks.get(kind)
     if walks is None:
         found = {name: _walk_of(annotation) for name, annotation in _annotations(kind).items()}
         walks = _walks[kind] = {name: walk for name, walk in found.items() if walk is not None}
-    for name, walk in walks.items():
-        walk(getattr(value, name, None), dims, _inside(path, name))
+    return walks
 
 
 def _annotations(kind: Any) -> dict[str, Any]:

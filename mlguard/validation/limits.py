@@ -10,17 +10,25 @@ from pydantic import BaseModel
 from pydantic_core import PydanticCustomError
 
 from mlguard import clock
+from mlguard.memory.need import bytes_in
 
-__all__ = ["Limit"]
+__all__ = ["Limit", "too_large"]
 
 _NUMBER = 8  # what a number of a list takes as an array
+_FRAMES = ("pandas", "polars", "pyarrow")
 
 
 class Limit:
-    """Refuses an argument of more than so many bytes."""
+    """Refuses a value of more than so many bytes.
 
-    def __init__(self, most: int) -> None:
+    Args:
+        most: The bytes.
+        setting: What a user would raise.
+    """
+
+    def __init__(self, most: int, setting: str = "Validation.max_bytes") -> None:
         self.most = most
+        self._fix = f"send fewer rows a call, or raise {setting}"
 
     def check(self, value: Any) -> Any:
         """The value itself.
@@ -44,15 +52,13 @@ class Limit:
             elif isinstance(item, BaseModel):
                 rest.extend(item.__dict__.values())
             if left < 0:
-                raise PydanticCustomError(
-                    "too_large",
-                    "must take at most {limit}",
-                    {
-                        "limit": clock.size_text(self.most),
-                        "fix": "send fewer rows a call, or raise Validation.max_bytes",
-                    },
-                )
+                raise too_large(self.most, self._fix)
         return value
+
+
+def too_large(most: int, fix: str) -> PydanticCustomError:
+    """The violation of a limit of so many bytes."""
+    return PydanticCustomError("too_large", "must take at most {limit}", {"limit": clock.size_text(most), "fix": fix})
 
 
 def _bytes_of(item: Any) -> int:
@@ -62,4 +68,6 @@ def _bytes_of(item: Any) -> int:
         return item.nbytes
     if isinstance(item, str | bytes | bytearray):
         return len(item)
-    return 0 if isinstance(item, list | tuple | set | frozenset | Mapping | BaseModel) else _NUMBER
+    if isinstance(item, list | tuple | set | frozenset | Mapping | BaseModel):
+        return 0
+    return bytes_in(item) if type(item).__module__.partition(".")[0] in _FRAMES else _NUMBER

@@ -22,6 +22,7 @@ PYTHON, JSON = "(python)", "(json)"
 MOST = 20
 """So many violations are listed; the rest is counted."""
 _LONGEST = 300
+_FEW = 5
 _DEEPEST = 8
 _LONGEST_PART = 40
 _RANGES = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "multiple_of", "finite_number")
@@ -29,7 +30,10 @@ _SIZED = ("string_too_short", "string_too_long", "bytes_too_short", "bytes_too_l
 
 
 def violations_of(
-    error: ValidationError, place: Callable[[tuple[Any, ...]], tuple[Any, ...]], known: list[str] | None = None
+    error: ValidationError,
+    place: Callable[[tuple[Any, ...]], tuple[Any, ...]],
+    known: list[str] | None = None,
+    short: ValidationError | None = None,
 ) -> list[dict[str, Any]]:
     """The violations in an error of pydantic's, bounded, by field.
 
@@ -37,10 +41,11 @@ def violations_of(
         error: What pydantic found.
         place: From pydantic's path to the one of names.
         known: The names of the parameters, for a hint where an unknown one was passed.
+        short: Some violations of the same value, where pydantic found too many to list them all.
     """
     found: list[dict[str, Any]] = []
     more = 0
-    listed = error.errors(include_url=False)
+    listed = (short or error).errors(include_url=False)
     no_text = {details["loc"][:-1] for details in listed if details["type"] == "json_type"}
     for details in listed:
         loc = _of_one_form(details["loc"], no_text)
@@ -53,9 +58,11 @@ def violations_of(
         context = dict(details.get("ctx") or {})
         at = context.pop("at", None)
         if at:  # an array inside of a model that was built before the call
-            loc = (*loc, *str(at).split("."))
+            loc = (*loc, *(int(part) if part.isdecimal() else part for part in str(at).split(".")))
         found.append(_violation(details, loc, context, known or []))
-    if more:
+    if short is not None and short is not error:
+        more += error.error_count() - len(listed)
+    if more > 0:
         found.append(
             {"type": "more_violations", "loc": (), "msg": f"{more} more are not listed", "ctx": {"count": more}}
         )
@@ -94,7 +101,9 @@ def _of_one_form(loc: tuple[Any, ...], no_text: set[tuple[Any, ...]]) -> tuple[A
 def _violation(details: Any, loc: tuple[Any, ...], context: dict[str, Any], known: list[str]) -> dict[str, Any]:
     kind, value = details["type"], details["input"]
     fix = context.get("fix")
-    if kind in ("missing", "missing_argument", "missing_positional_only_argument", "missing_keyword_only_argument"):
+    if context.pop("table", False):  # the words are those of `tables/report.py`
+        text = str(context.pop("words"))
+    elif kind in ("missing", "missing_argument", "missing_positional_only_argument", "missing_keyword_only_argument"):
         text = "is required"
     elif kind in ("unexpected_keyword_argument", "extra_forbidden"):
         from difflib import get_close_matches  # only for this mistake
@@ -109,7 +118,7 @@ def _violation(details: Any, loc: tuple[Any, ...], context: dict[str, Any], know
     elif kind == "union_tag_invalid":
         text = f"must have a {context.get('discriminator')} of {context.get('expected_tags')}"
         context.pop("tag", None)
-    elif kind.startswith("array_") or kind == "too_large":
+    elif kind.startswith(("array_", "table_")) or kind == "too_large":
         text = str(details["msg"])
     else:
         text = str(details["msg"]).replace("Input should be", "must be", 1).replace("Input should", "must", 1)
@@ -146,6 +155,8 @@ def _bounded(item: Any) -> Any:
         return item if item.bit_length() <= 63 else _number(item)
     if isinstance(item, float):
         return item if math.isfinite(item) else str(item)
+    if isinstance(item, list) and len(item) <= _FEW:
+        return [_bounded(part) for part in item if not isinstance(part, list)]
     if isinstance(item, list | tuple | dict):
         item = str(item)
     return _cut(item if isinstance(item, str) else type(item).__qualname__, _LONGEST)

