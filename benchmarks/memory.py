@@ -1,4 +1,7 @@
-"""Claim: on small calls the memory guard costs a two-hundredth of asking psutil."""
+"""Claim: on small calls the memory guard costs a two-hundredth of asking psutil.
+
+Asked for by name (``python -m benchmarks memory``), the table of `memory_table.py` follows: who gets killed.
+"""
 
 from __future__ import annotations
 

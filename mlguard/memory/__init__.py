@@ -5,7 +5,9 @@ Here live the section `Memory`, what it becomes for one function (`MemoryGuard`)
 """
 
 from mlguard.memory.gauge import Gauge, read
-from mlguard.memory.guard import Memory, MemoryGuard
+from mlguard.memory.guard import MemoryGuard
+from mlguard.memory.measuring import LearningGuard, guard_for
 from mlguard.memory.probe import Probe, Reading
+from mlguard.memory.section import Memory
 
-__all__ = ["Gauge", "Memory", "MemoryGuard", "Probe", "Reading", "read"]
+__all__ = ["Gauge", "LearningGuard", "Memory", "MemoryGuard", "Probe", "Reading", "guard_for", "read"]

@@ -1,73 +1,93 @@
-"""Two ways out of memory pressure, kept from becoming a load of their own: collecting garbage, and trimming the heap.
+"""Ways out of memory pressure that cost time, kept from becoming a load of their own.
 
-glibc keeps much of what a program has freed: with nothing in flight a process can stay near its limit for ever, and a
-guard that looks only at numbers would stay shut with it. So freed memory is handed back before a call is refused.
+Shrinking caches, collecting garbage and trimming the heaps each take part in at most 5 % of the time of the process; a
+collection that found nothing is not repeated soon.
 """
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import gc
 from collections.abc import Callable
+from typing import Any
 
 from mlguard import clock
+from mlguard.forks import renew_in_children
+from mlguard.memory import allocator
 
-__all__ = ["Collector", "of_this_process"]
+__all__ = ["Collector", "Throttled", "of_this_process"]
 
 SHARE_OF_TIME = 0.05
 """A full collection takes about 67 ms per million tracked objects, during which no thread runs Python."""
 
-
-class Collector:
-    """Collects garbage and hands freed memory back, each for at most 5 % of the time."""
-
-    def __init__(self) -> None:
-        self.collect = _Throttled(_collect)
-        """Collects, hands back, and returns True; False where that is running, or was run too recently."""
-        self.hand_back = _Throttled(_hand_back)
-        """Hands back what was freed meanwhile, as `collect` does at its end."""
+LONGEST_PAUSE = 60.0
+"""Seconds after which even work that has been useless so far is tried again."""
 
 
-class _Throttled:
-    def __init__(self, work: Callable[[], None]) -> None:
+class Throttled:
+    """Work that runs in one thread at a time, and for at most 5 % of the time.
+
+    Args:
+        work: Returns how much it achieved; after 0 the pause until the next time doubles, each time.
+    """
+
+    _running: bool
+    _next: float
+    _in_vain: int
+
+    def __init__(self, work: Callable[..., int]) -> None:
         self._work = work
-        self._running = False
-        self._next = float("-inf")
+        self.after_fork()
+        renew_in_children(self)
 
-    def __call__(self) -> bool:
+    def __call__(self, *args: Any) -> int | None:
+        """What it achieved; None where it is running, or was run too recently."""
         started = clock.now()
         if self._running or started < self._next:
-            return False
+            return None
         self._running = True  # a flag and no lock: destructors, which are user code, run in here
+        achieved = 0
         try:
-            self._work()
+            achieved = self._work(*args)
         finally:
             ended = clock.now()
-            self._next = ended + (ended - started) * (1 / SHARE_OF_TIME - 1)
+            self._in_vain = 0 if achieved else min(self._in_vain + 1, 16)
+            pause = (ended - started) * (1 / SHARE_OF_TIME - 1)
+            self._next = ended + min(pause * 2 ** max(0, self._in_vain - 1), max(pause, LONGEST_PAUSE))
             self._running = False
-        return True
+        return achieved
+
+    def after_fork(self) -> None:
+        """As if it had never run: the child may lack the thread that ran it."""
+        self._running = False
+        self._next = float("-inf")
+        self._in_vain = 0
 
 
-def _collect() -> None:
-    gc.collect()
-    _hand_back()
+def _shrink(wanted: int) -> int:
+    from mlguard import cache  # here, because most policies need one of the two rooms only
+
+    return cache.shrink(wanted)
 
 
-def _hand_back() -> None:
-    trim = _malloc_trim()
-    if trim is not None:
-        trim(0)  # lets other threads run meanwhile, as every call through ctypes
+def _collect() -> int:
+    return gc.collect()
 
 
-@functools.cache
-def _malloc_trim() -> Callable[[int], int] | None:
-    """The C library's malloc_trim, which is glibc's; None with other C libraries, most of which keep less."""
-    try:
-        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):
-        return None
-    return trim
+def _trim() -> int:
+    allocator.of_this_process().trim()
+    return 1  # whether it helped shows in the next reading only
+
+
+class Collector:
+    """The three ways out, each at its own pace."""
+
+    def __init__(self) -> None:
+        self.shrink = Throttled(_shrink)
+        """Makes mlguard's own caches in this process give up that many bytes; the bytes they gave up."""
+        self.collect = Throttled(_collect)
+        """Runs the garbage collector; the number of objects it found."""
+        self.hand_back = Throttled(_trim)
+        """Has the allocator hand back what was freed; 1 once it did."""
 
 
 of_this_process = Collector()

@@ -1,4 +1,7 @@
-"""How many bytes a call will need: a number, a factor of its input, or what a function of its arguments says."""
+"""How many bytes a call will need: a number, a factor of its input, what a function of its arguments says, or learned.
+
+How needs are learned is in `measuring.py` and `learned.py`.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +20,26 @@ from mlguard import clock
 from mlguard.errors import PolicyError
 from mlguard.target import Target
 
-__all__ = ["Factor", "Function", "Need", "bytes_in", "estimator", "valid_need"]
+__all__ = ["LEARNED", "Factor", "Function", "InputBytes", "Need", "bytes_in", "estimator", "valid_need"]
+
+LEARNED = "learned"
 
 _FACTOR = re.compile(r"\s*(\d+(?:\.\d+)?)\s*x\s*")
+_PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 _ITEMS_LOOKED_AT = 1000
 _LEVELS_LOOKED_AT = 6
 
 
 def valid_need(value: Any) -> int | str | None:
-    """Bytes, or a factor spelt ``"3x"``, from what a policy says.
+    """Bytes, a factor spelt ``"3x"``, or ``"learned"``, from what a policy says.
 
     Raises:
-        ValueError: It is neither bytes, nor a size such as "256MiB", nor a factor above 0.
+        ValueError: It is neither bytes, nor a size such as "256MiB", nor a factor above 0, nor "learned".
     """
     if value is None:
         return None
+    if isinstance(value, str) and value.strip() == LEARNED:
+        return LEARNED
     factor = _FACTOR.fullmatch(value) if isinstance(value, str) else None
     if factor is not None and float(factor[1]) > 0:
         return f"{float(factor[1]):g}x"
@@ -39,7 +47,7 @@ def valid_need(value: Any) -> int | str | None:
         return clock.bytes_of(value)
     except ValueError:
         raise ValueError(
-            'must be bytes, a size such as "256MiB", or a factor of the input\'s bytes such as "3x"'
+            'must be bytes, a size such as "256MiB", a factor of the input\'s bytes such as "3x", or "learned"'
         ) from None
 
 
@@ -50,14 +58,32 @@ Need: TypeAlias = Annotated[
         {
             "anyOf": [
                 {"type": "integer", "minimum": 0},
-                {"type": "string", "pattern": r"^\d+(\.\d+)?\s*(x|([KMGT]i?)?B)$"},
+                {"type": "string", "pattern": r"^(\d+(\.\d+)?\s*(x|([KMGT]i?)?B)|learned)$"},
                 {"type": "null"},
             ],
-            "description": 'Bytes, a size such as "256MiB", or a factor of the input\'s bytes such as "3x".',
+            "description": (
+                'Bytes, a size such as "256MiB", a factor of the input\'s bytes such as "3x", or "learned".'
+            ),
         }
     ),
 ]
 """A policy field that says what a call needs. It is kept as bytes or as ``"3x"``."""
+
+
+class InputBytes:
+    """The bytes that come in."""
+
+    def __init__(self, target: Target) -> None:
+        first = next(iter(target.signature.parameters), None)
+        self._skipped = 1 if first in ("self", "cls") and "." in target.qualname else 0  # the model is not its input
+
+    def __call__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+        total = 0
+        for value in args[self._skipped :] if self._skipped else args:
+            total += sys.getsizeof(value) if type(value) in _PLAIN else bytes_in(value)
+        for value in kwargs.values():
+            total += bytes_in(value)
+        return total
 
 
 class Factor:
@@ -65,12 +91,10 @@ class Factor:
 
     def __init__(self, factor: float, target: Target) -> None:
         self._factor = factor
-        first = next(iter(target.signature.parameters), None)
-        self._skipped = 1 if first in ("self", "cls") and "." in target.qualname else 0  # the model is not its input
+        self._bytes = InputBytes(target)
 
     def __call__(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float:
-        given = (*args[self._skipped :], *kwargs.values())
-        return self._factor * sum(bytes_in(value) for value in given)
+        return self._factor * self._bytes(args, kwargs)
 
     def __str__(self) -> str:
         return f"{self._factor:g} x the bytes of its input"
@@ -116,8 +140,10 @@ class Function:
         return f"what {_name(self._function)}() says"
 
 
-def estimator(need: int | str | Callable[..., Any] | None, target: Target) -> int | Factor | Function:
+def estimator(need: int | str | Callable[..., Any] | None, target: Target) -> int | Factor | Function | InputBytes:
     """What a call needs: a number of bytes where that is known now, else what tells it from the arguments.
+
+    For ``"learned"`` it tells the bytes of the input only; the rest is up to `measuring.py`.
 
     Raises:
         PolicyError: It can't be understood, or can't be called with the arguments of the function.
@@ -128,6 +154,8 @@ def estimator(need: int | str | Callable[..., Any] | None, target: Target) -> in
         valid = valid_need(need)
     except ValueError as error:
         raise PolicyError(f"need = {need!r}: {error}, or a function of the arguments") from None
+    if valid == LEARNED:
+        return InputBytes(target)
     if isinstance(valid, str):
         return Factor(float(valid.removesuffix("x")), target)
     return valid or 0

@@ -17,8 +17,7 @@ import structlog
 from mlguard import clock
 from mlguard.context import Call
 from mlguard.errors import MemoryPressureError, PolicyError
-from mlguard.memory import Memory, MemoryGuard, admission, garbage
-from mlguard.memory import guard as guard_module
+from mlguard.memory import Memory, MemoryGuard, container, garbage, refusal
 from mlguard.target import Target
 
 MIB = 1 << 20
@@ -30,11 +29,8 @@ def predict(batch=None):
 
 @pytest.fixture(autouse=True)
 def _fresh_process(monkeypatch):
-    """Each test has a collector that may run, and leaves no promise behind."""
+    """Each test has a collector that may run."""
     monkeypatch.setattr(garbage, "of_this_process", garbage.Collector())
-    assert admission.of_this_process.reserved == 0
-    yield
-    assert admission.of_this_process.reserved == 0
 
 
 @pytest.fixture
@@ -128,7 +124,7 @@ def test_a_factor_decides_by_the_input(given, gauge, time_stands_still):
     assert attempt(guard, b"small") is True
     assert given.reads == 1
     claim = attempt(guard, memoryview(bytes(MIB)))
-    assert claim == 3 * MIB
+    assert claim.need == 3 * MIB
     guard.exit(claim)
     given.used = int(0.85 * given.limit) - 2 * MIB
     with pytest.raises(MemoryPressureError, match="this call needs 3MiB"):
@@ -168,25 +164,6 @@ def test_memory_that_stays_after_a_call_counts(given, gauge):
         attempt(guard)
 
 
-def test_a_reading_older_than_the_end_of_a_call_is_taken_again(given, gauge):
-    """A call that ends while memory is read may have left some behind, so that it is read once more."""
-    ledger = admission.Ledger()
-    ledger.promise(5)
-    once = [lambda: ledger.release(5)]
-    original = given.read
-
-    def read():
-        reading = original()
-        if once:
-            once.pop()()
-        return reading
-
-    given.read = read
-    ledger.reserve(7, gauge, 1.0)
-    assert given.reads == 2
-    assert ledger.reserved == 7
-
-
 def test_two_guards_share_the_reservations(given, gauge):
     """Memory counts per process, not per function."""
     one, other = make(gauge, need="500MiB", max_wait=0), make(gauge, need="500MiB", max_wait=0)
@@ -194,13 +171,6 @@ def test_two_guards_share_the_reservations(given, gauge):
     with pytest.raises(MemoryPressureError):
         attempt(other)
     one.exit(claim)
-
-
-def test_a_release_too_many_does_no_harm():
-    """A call that ends in a forked child, whose ledger never saw it begin, leaves no negative promise."""
-    ledger = admission.Ledger()
-    ledger.release(5)
-    assert ledger.reserved == 0
 
 
 def test_a_need_that_can_never_fit_is_refused_at_once(given, gauge, time_stands_still):
@@ -242,8 +212,8 @@ def test_waiting_ends_when_memory_is_back(given, gauge, time_stands_still):
     guard, this = make(gauge), Call()
     assert attempt(guard, this=this)
     waited = sum(time_stands_still.pauses)
-    assert time_stands_still.pauses[0] == 0.005
-    assert max(time_stands_still.pauses) <= 0.05
+    assert time_stands_still.pauses[0] == 0.001
+    assert max(time_stands_still.pauses) <= 0.01
     assert this.waited == pytest.approx(waited)
     assert this.facts["mlguard.memory.waited"] == pytest.approx(waited)
     assert this.facts["mlguard.memory.collected"] is True
@@ -278,7 +248,7 @@ def test_the_wait_ends_where_sleeping_is_instant(given, gauge, monkeypatch):
     monkeypatch.setattr(clock, "sleep", pauses.append)
     with pytest.raises(MemoryPressureError):
         attempt(make(gauge, max_wait=60))
-    assert len(pauses) < 1300
+    assert len(pauses) < 6100
     assert sum(pauses) == pytest.approx(60)
 
 
@@ -357,78 +327,6 @@ def test_threads_wait_for_each_other(given, gauge):
     assert guard.stats()["waited"] >= 1
 
 
-def test_garbage_is_collected_once_an_episode(given, gauge, time_stands_still, monkeypatch):
-    """Under pressure the collector runs once; it runs again only after memory was free in between."""
-    runs = []
-    monkeypatch.setattr(gc, "collect", lambda: runs.append(1))
-    guard = make(gauge, max_wait=1)
-    for used, total in ((900, 1), (900, 1), (100, 1), (900, 2)):
-        given.used = used * MIB
-        time_stands_still.now += 1
-        with contextlib.suppress(MemoryPressureError):
-            attempt(guard)
-        assert len(runs) == total
-
-
-def test_garbage_that_was_the_problem(given, gauge, time_stands_still, monkeypatch):
-    """Where the collection frees enough, the call runs without waiting."""
-    given.used = 900 * MIB
-    monkeypatch.setattr(gc, "collect", lambda: setattr(given, "used", 100 * MIB))
-    assert attempt(make(gauge))
-    assert time_stands_still.pauses == []
-
-
-def test_collecting_takes_a_twentieth_of_the_time(time_stands_still, monkeypatch):
-    """After a collection of 0.1 s the next comes 1.9 s later at the earliest."""
-
-    def slow():
-        time_stands_still.now += 0.1
-
-    monkeypatch.setattr(gc, "collect", slow)
-    collector = garbage.Collector()
-    assert collector.collect()
-    assert collector.hand_back()
-    time_stands_still.now += 1.89
-    assert not collector.collect()
-    time_stands_still.now += 0.02
-    assert collector.collect()
-
-
-def test_a_destructor_that_comes_back_does_not_recurse(monkeypatch):
-    """A collection that runs a destructor, that runs a guarded call, does not start another."""
-    collector = garbage.Collector()
-    inner = []
-    monkeypatch.setattr(gc, "collect", lambda: inner.append(collector.collect()))
-    assert collector.collect()
-    assert inner == [False]
-
-
-def test_machines_without_glibc_only_collect(monkeypatch):
-    """Where the C library has no malloc_trim, garbage is collected all the same."""
-
-    def none(_name):
-        raise OSError("no such library")
-
-    garbage._malloc_trim.cache_clear()
-    monkeypatch.setattr(garbage.ctypes, "CDLL", none)
-    try:
-        assert garbage._malloc_trim() is None
-        assert garbage.Collector().collect()
-    finally:
-        garbage._malloc_trim.cache_clear()
-
-
-def test_collecting_can_be_switched_off_and_throttled(given, gauge, time_stands_still, monkeypatch):
-    """With collect_garbage=False, or too soon after another guard's collection, nothing is collected."""
-    given.used = 900 * MIB
-    monkeypatch.setattr(gc, "collect", lambda: setattr(time_stands_still, "now", time_stands_still.now + 10))
-    off, one, two = make(gauge, max_wait=0, collect_garbage=False), make(gauge, max_wait=0), make(gauge, max_wait=0)
-    for guard in (off, one, two):
-        with pytest.raises(MemoryPressureError):
-            attempt(guard)
-    assert [guard.stats()["collected"] for guard in (off, one, two)] == [0, 1, 0]
-
-
 def test_log_mode_changes_nothing_but_the_log(given, gauge, time_stands_still, logs):
     """With on_pressure="log" a call over the threshold runs at once: no wait, no collection, one warning, counted."""
     given.used = 900 * MIB
@@ -444,7 +342,7 @@ def test_log_mode_lets_even_the_impossible_pass_and_remembers_it(given, gauge, l
     """A need beyond the limit runs as well, and counts as in flight while it does."""
     guard = make(gauge, on_pressure="log", need="2GiB")
     claim = attempt(guard)
-    assert admission.of_this_process.reserved == 2048 * MIB
+    assert container.of_this_container.reserved == 2048 * MIB
     guard.exit(claim)
 
 
@@ -475,7 +373,7 @@ def test_a_log_that_fails_fails_no_call(given, gauge, monkeypatch):
     """A logging set-up that raises is counted, and the call goes on."""
     given.used = 900 * MIB
     guard = make(gauge, on_pressure="log")
-    monkeypatch.setattr(guard_module._log, "warning", _broken, raising=False)
+    monkeypatch.setattr(refusal._log, "warning", _broken, raising=False)
     assert attempt(guard)
     assert guard.stats()["log_failures"] == 1
 
@@ -570,15 +468,20 @@ def test_explain_names_every_number_in_force(given, gauge):
     assert make(gauge, need="3x", threshold=0.8).explain() == [
         "Admits a call while used + its need <= 80% of the 1000MiB limit of given, 800MiB; 10MiB are used now.",
         "A call's need is 3 x the bytes of its input.",
-        "Over that, it collects garbage and hands freed memory back (at most 5% of the time), "
-        "waits up to 5s, then raises MemoryPressureError.",
+        f"Promises to calls of all processes of the container count, by {container.of_this_container.state()['file']}.",
+        "Over that, it shrinks mlguard's caches, collects garbage and hands freed memory back (each at most 5% of the "
+        "time), waits up to 5s, then raises MemoryPressureError.",
     ]
-    assert make(gauge, on_pressure="log", need=2 * MIB).explain()[1:] == [
-        "A call's need is 2MiB.",
+    assert make(gauge, on_pressure="log", need=MIB).explain()[1:] == [
+        "A call's need is 1MiB.",
         "Over that, it warns, and the call goes on.",
     ]
-    said = make(gauge, need=predict, max_wait=0, collect_garbage=False).explain()[1:]
-    assert said == ["A call's need is what predict() says.", "Over that, it raises MemoryPressureError."]
+    said = make(gauge, need=predict, max_wait=0, scope="process", collect_garbage=False, shrink_caches=False).explain()
+    assert said[1:] == [
+        "A call's need is what predict() says.",
+        "Promises to calls of this process count; those of other processes don't.",
+        "Over that, it raises MemoryPressureError.",
+    ]
 
 
 def test_the_need_at_the_decorator_replaces_that_of_the_policy(gauge):

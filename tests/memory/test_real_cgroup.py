@@ -100,17 +100,20 @@ def test_fork_reads_anew(child):
     lines = child.run(
         """
         import threading
-        from mlguard.memory import admission, gauge
+        from mlguard.memory import container, gauge
         gauge.read()
-        admission.of_this_process.promise(64 << 20)
+        claim = container.of_this_container.promise(64 << 20)
         held, done = threading.Event(), threading.Event()
         def hold():
-            with gauge.of_this_process._lock, admission.of_this_process._lock:
+            with gauge.of_this_process._lock, container.of_this_container._lock:
                 held.set(); done.wait()
         thread = threading.Thread(target=hold); thread.start(); held.wait()
         pid = os.fork()
         if pid == 0:
-            ok = gauge.read().limit == 300 << 20 and admission.of_this_process.reserved == 0
+            ok = gauge.read().limit == 300 << 20 and container.of_this_container.reserved_here == 0
+            claim.release()  # the parent's, and so of no consequence
+            ok = ok and container.of_this_container.promise(1).need == 1
+            ok = ok and container.of_this_container.reserved == (64 << 20) + 1
             os._exit(0 if ok else 1)
         done.set(); thread.join()
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
