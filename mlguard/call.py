@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlguard import clock, context
-from mlguard.outcome import Disposition
+from mlguard.outcome import Disposition, from_within
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -70,13 +70,12 @@ async def call(*args: Any, **kwargs: Any) -> Any:
 
 async def produce(this: Any, args: Any, kwargs: Any, deadline: float | None, dims: Any) -> Any:
     """What a cache hit skips: attempts, until one counts or the policy gives up."""
-    tries = None
     if RETRY:
-        counted()
+        tries = counted()  # the number of the call; after a failure, what is known of its attempts
     while True:
         if BREAKER or CONCURRENCY or RECORD or STREAM:
             permit = slot = token = result = None
-        if MEMORY or STREAM:
+        if MEMORY or STREAM or THREAD:
             claim = True  # nothing to give back
         try:
             if BREAKER:
@@ -85,10 +84,12 @@ async def produce(this: Any, args: Any, kwargs: Any, deadline: float | None, dim
                 slot = slot_enter() or await slot_wait(this, deadline)
             if MEMORY:
                 claim = memory_enter(args, kwargs) or await memory_wait(this, args, kwargs, deadline)
+            run = in_parts(claim) if SPLIT else function
+            if THREAD:
+                run = in_thread(run)
             if RECORD:
                 this.attempts += 1
                 token = context.current.set(this)
-            run = in_parts(claim) if SPLIT else function
             if TIMEOUT:
                 async with attempt_limit(this, deadline):
                     result = await (run(*args) if POSITIONAL else run(*args, **kwargs))
@@ -96,20 +97,25 @@ async def produce(this: Any, args: Any, kwargs: Any, deadline: float | None, dim
                 result = await (run(*args) if POSITIONAL else run(*args, **kwargs))
             if CHECK and type(result) is not exact:
                 check(this, result, dims)
+            if ON_RESULT:
+                tries = unwanted(this, tries, result, deadline)
             if STREAM:
                 result.hold(permit, slot, claim)
                 slot, claim = None, True
             elif BREAKER:
                 breaker_succeeded(permit)
-            if not ON_RESULT or (tries := unwanted(this, tries, result, deadline)) is None:
+            if not ON_RESULT or tries is None:
                 break
         except BaseException as error:
             if BREAKER:
                 breaker_failed(permit, error)
+            if RECORD and token is not None:
+                from_within(error)
             if STREAM and result is not None:
                 await result.close()
             if THREAD:
-                slot, claim = left_running(error, slot, claim)
+                exits = slot_exit if CONCURRENCY else None, memory_exit if MEMORY else None
+                slot, claim = left_running(this, slot, claim, *exits)
             if not RETRY:
                 raise
             tries = again(this, tries, error, deadline)
@@ -122,6 +128,8 @@ async def produce(this: Any, args: Any, kwargs: Any, deadline: float | None, dim
                 memory_exit(claim)
             if CONCURRENCY and slot is not None:
                 slot_exit(slot)
+        if ON_RESULT:
+            result = None
         await sleep(tries.pause)  # here, where neither a slot nor the failed attempt's frames are kept
     return result
 
@@ -181,7 +189,10 @@ async def stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
             breaker_succeeded(opened.permit)
     except BaseException as error:
         if BREAKER and opened is not None:
-            breaker_failed(opened.permit, error)
+            breaker_failed(opened.permit, opened.blamed(error))
+        if RECORD and opened is not None:
+            from_within(error)
+            this.tell(mlguard__items=opened.count)
         if MONITOR:
             failed(this, error, args, kwargs)
         raise

@@ -94,7 +94,10 @@ def _amount(value: float | str, units: Mapping[str, float], meant: dict[str, str
         match = _AMOUNT.fullmatch(value)
         if match is None or match[2] not in units:
             raise ValueError(f"must be {expected}{_hint(match, units, meant)}")
-        amount = float(match[1]) * units[match[2]]
+        unit = units[match[2]]
+        amount = (
+            float(match[1]) * unit if unit >= 1 else float(match[1]) / round(1 / unit)
+        )  # 0.7, not 0.7000000000000001
     elif isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         raise ValueError(f"must be {expected}, not negative")
     else:

@@ -42,6 +42,8 @@ class Call:
     """True where a cooperative attempt ended after its deadline and its result was used all the same."""
     waited: float = 0.0
     """Seconds spent waiting for a slot, for memory, or between attempts."""
+    left: Any = None
+    """The attempt that goes on in a thread after its time was up; see `resilience/threads.py`."""
     first_item_at: float | None = None
     """When a stream's first item was there, on `clock.now`."""
     violations: list[dict[str, Any]] | None = None

@@ -25,7 +25,7 @@ from mlguard.errors import (
     RejectedError,
 )
 
-__all__ = ["Disposition", "Failure", "classify", "disposition_of", "status_of"]
+__all__ = ["Disposition", "Failure", "classify", "disposition_of", "from_within", "status_of"]
 
 
 class Failure(StrEnum):
@@ -62,6 +62,7 @@ class Disposition(StrEnum):
     CANCELLED = "cancelled"
 
 
+_WITHIN = "__mlguard_within__"
 _LOST = (
     ConnectionError,
     TimeoutError,
@@ -145,10 +146,18 @@ def status_of(error: BaseException) -> int | None:
     return next((int(status) for status in candidates if isinstance(status, int) and 100 <= status <= 599), None)
 
 
+def from_within(error: BaseException) -> None:
+    """Notes that a guard's refusal came out of a guarded function: for the guards around it the function failed."""
+    if isinstance(error, GuardError):
+        object.__setattr__(error, _WITHIN, True)
+
+
 def disposition_of(error: BaseException) -> Disposition:
-    """How a call that ended with this exception ended."""
+    """How a call that ended with this exception ended. What another guard, further in, refused is a failure here."""
     if classify(error) is Failure.CANCELLED:
         return Disposition.CANCELLED
+    if _attribute(error, _WITHIN):
+        return Disposition.FAILED
     for cls, disposition in _DISPOSITIONS.items():
         if isinstance(error, cls):
             return disposition

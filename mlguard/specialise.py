@@ -151,6 +151,11 @@ def _plain(cls: type[ast.stmt], node: ast.stmt) -> ast.stmt:
 class _Fold(ast.NodeTransformer):
     """Cuts what constants decide, for readers; the compiler does the same to the code."""
 
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> Any:
+        self.generic_visit(node)
+        node.body = _reachable(node.body)
+        return node
+
     def visit_BoolOp(self, node: ast.BoolOp) -> ast.expr:
         self.generic_visit(node)
         decides = isinstance(node.op, ast.Or)

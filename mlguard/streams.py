@@ -1,7 +1,7 @@
 """Generators, opened: the first item is there, the rest is to come, and what the call holds is held to the end.
 
 `produce` in `call.py` awaits one result; for a generator that result is an `Opened`. Everything about delivering the
-items is in `stream` in `call.py`.
+items is in `stream` in `call.py`. Coroutine functions that return an async iterator are in `awaited_streams.py`.
 """
 
 from __future__ import annotations
@@ -36,11 +36,16 @@ class _Lease:
         self.value = value
         """The generator's return value, once it ended."""
         self.count = 0
-        """Items delivered so far."""
+        """Items that the generator made so far."""
         self._item = item
+        self._thrown_in = False
 
     def hold(self, permit: Any, slot: Any, claim: Any) -> None:
         self.permit, self.slot, self.claim = permit, slot, claim
+
+    def blamed(self, error: BaseException) -> BaseException:
+        """What the breaker is told in place of an error: one that the consumer threw in is not the function's."""
+        return GeneratorExit() if self._thrown_in else error
 
     def peek(self) -> Any:
         return self._item
@@ -68,6 +73,9 @@ class Opened(_Lease):
         except StopIteration as end:
             self.value = end.value
             return END
+        except BaseException as error:
+            self._thrown_in = error is thrown
+            raise
         finally:
             thrown = None  # its traceback holds this frame
         self.count += 1
@@ -93,6 +101,9 @@ class AsyncOpened(_Lease):
             item = await (self._items.athrow(thrown) if thrown is not None else self._items.asend(sent))
         except StopAsyncIteration:
             return END
+        except BaseException as error:
+            self._thrown_in = error is thrown
+            raise
         finally:
             thrown = None  # its traceback holds this frame
         self.count += 1

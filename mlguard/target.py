@@ -54,6 +54,8 @@ class Target:
         self.function = function
         self.kind = _kind_of(function)
         self.signature = inspect.signature(function)
+        self.inside: Callable[..., Any] | None = None
+        """What is called in the function's place; only `mlguard.testing.chaos` sets it."""
         self._hints: dict[str, Any] | None = None
         with contextlib.suppress(NameError):  # a model defined further down the module: resolved at the first call
             self._hints = self._resolve(namespace)
@@ -112,7 +114,8 @@ class Target:
         return hints
 
     def _hints_of(self, function: Any, namespace: Mapping[str, Any] | None) -> dict[str, Any]:
-        around = {**_closure_of(function), **(namespace or {})}
+        own = {parameter.__name__: parameter for parameter in getattr(function, "__type_params__", ())}
+        around = {**own, **_closure_of(function), **(namespace or {})}
         return typing.get_type_hints(
             function, globalns=getattr(function, "__globals__", {}), localns=around or None, include_extras=True
         )
@@ -130,6 +133,7 @@ class _Declared(Target):
 
     def __init__(self, plain: Target, schema: type[BaseModel] | None, output: Any) -> None:
         self.function, self.kind, self.signature = plain.function, plain.kind, plain.signature
+        self.inside = None
         self._made_of = plain, schema, output
         self._hints = None
 

@@ -13,9 +13,9 @@ from typing import Any, Final, Protocol
 from mlguard.context import Call
 
 # Flags: True where the policy asks for the concern. RECORD: a `Call` is kept; OUTCOME: `f.guard.call`; POSITIONAL: each
-# argument can be passed by position; DIMS: array dimensions have names; STREAM: the function is a generator; QUARANTINE:
-# rejected rows of a table are put back with their fallback; SPLIT: a batch may run in parts; THREAD: an attempt runs in
-# a thread that may outlive it; ON_RESULT: a result may be unwanted.
+# argument can be passed by position; DIMS: array dimensions have names; STREAM: the function is a generator;
+# QUARANTINE: rejected rows of a table are put back with their fallback; SPLIT: a batch may run in parts; THREAD: an
+# attempt runs in a thread that may outlive it; ON_RESULT: a result may be unwanted.
 RECORD: bool
 MONITOR: bool
 OUTCOME: bool
@@ -37,8 +37,8 @@ THREAD: bool
 ON_RESULT: bool
 
 FLAGS: Final = (
-    "RECORD", "MONITOR", "OUTCOME", "VALIDATE", "POSITIONAL", "DIMS", "CHECK", "FALLBACK",
-    "TIMEOUT", "CACHE", "RETRY", "BREAKER", "CONCURRENCY", "MEMORY", "STREAM", "QUARANTINE", "SPLIT", "THREAD", "ON_RESULT",
+    "RECORD", "MONITOR", "OUTCOME", "VALIDATE", "POSITIONAL", "DIMS", "CHECK", "FALLBACK", "TIMEOUT", "CACHE",
+    "RETRY", "BREAKER", "CONCURRENCY", "MEMORY", "STREAM", "QUARANTINE", "SPLIT", "THREAD", "ON_RESULT",
 )  # fmt: skip
 
 
@@ -55,7 +55,9 @@ class Opened(Protocol):
     slot: Any
     claim: Any
     value: Any
+    count: int
 
+    def blamed(self, error: BaseException) -> BaseException: ...
     def hold(self, permit: Any, slot: Any, claim: Any) -> None: ...
     def first(self) -> Any: ...
     async def next(self, sent: Any, thrown: BaseException | None) -> Any: ...
@@ -95,9 +97,10 @@ MISS: Any
 deadline_from: Callable[[Call], float | None]
 attempt_limit: Callable[[Call, float | None], AbstractAsyncContextManager[None]]
 idle_limit: Callable[[Call, float | None], AbstractAsyncContextManager[None]]
-counted: Callable[[], Any]
+counted: Callable[[], Any]  # the number of the call
 unwanted: Callable[[Call | None, Any, Any, float | None], Tries | None]  # None: the result is the call's
-left_running: Callable[[BaseException, Any, Any], tuple[Any, Any]]  # the slot and the claim still to be given back
+in_thread: Callable[[Callable[..., Any]], Callable[..., Any]]  # what runs the function in a thread
+left_running: Callable[..., tuple[Any, Any]]  # the slot and the claim still to be given back
 again: Callable[[Call | None, Any, BaseException, float | None], Tries | None]
 breaker_enter: Callable[[], Any]
 breaker_succeeded: Callable[[Any], None]

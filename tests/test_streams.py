@@ -326,3 +326,112 @@ def test_a_task_destroyed_with_its_loop_gives_its_slot_back() -> None:
     gc.collect()
     assert hang.guard.stats()["concurrency"]["in_use"] == 0
     assert fell_back == []
+
+
+def test_what_the_consumer_throws_in_is_no_failure_of_the_function() -> None:
+    """The breaker does not count it; what the generator makes of it, it does."""
+
+    @guarded(breaker=Breaker(minimum_calls=2))
+    def items(turns: bool) -> Iterator[int]:
+        try:
+            yield 1
+            yield 2
+        except KeyError as error:
+            if turns:
+                raise ConnectionError from error
+            raise
+
+    def throw(turns: bool, expected: type[Exception]) -> None:
+        stream = items(turns)
+        next(stream)
+        with pytest.raises(expected):
+            stream.throw(KeyError())  # type: ignore[attr-defined]
+
+    for _ in range(4):
+        throw(turns=False, expected=KeyError)
+    assert items.guard.stats()["breaker"]["failures"] == 0
+    for _ in range(2):
+        throw(turns=True, expected=ConnectionError)
+    assert items.guard.stats()["breaker"]["state"] == "open"
+
+
+async def test_what_the_consumer_throws_into_an_async_stream() -> None:
+    """For async streams alike."""
+
+    @guarded(breaker=Breaker(minimum_calls=1))
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    stream = items()
+    await anext(stream)
+    with pytest.raises(KeyError):
+        await stream.athrow(KeyError())  # type: ignore[attr-defined]
+    assert items.guard.stats()["breaker"]["state"] == "closed"
+
+
+def test_a_fallback_whose_first_item_is_refused_is_closed() -> None:
+    """Its cleanup runs at once, not when the garbage collector comes."""
+    closed = []
+
+    def bad() -> Iterator[int]:
+        try:
+            yield "text"  # type: ignore[misc]
+        finally:
+            closed.append(1)
+
+    @guarded(fallback=bad)
+    def items() -> Iterator[int]:
+        raise ConnectionError
+        yield 1
+
+    gc.disable()
+    try:
+        with pytest.raises(InvalidOutputError) as caught:
+            next(items())
+        assert closed == [1]
+        del caught
+    finally:
+        gc.enable()
+
+
+async def test_an_async_fallback_whose_first_item_is_refused_is_closed() -> None:
+    """For async streams alike."""
+    closed = []
+
+    async def bad() -> AsyncIterator[int]:
+        try:
+            yield "text"  # type: ignore[misc]
+        finally:
+            await asyncio.sleep(0)
+            closed.append(1)
+
+    @guarded(fallback=bad)
+    async def items() -> AsyncIterator[int]:
+        raise ConnectionError
+        yield 1
+
+    with pytest.raises(InvalidOutputError):
+        await anext(items())
+    assert closed == [1]
+
+
+def test_the_event_of_a_stream_that_fails_counts_its_items() -> None:
+    """How far it had come is in the event, also where it was closed early."""
+
+    @guarded(monitor=Monitor())
+    def items() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise ConnectionError
+
+    with testing.capture_events() as events:
+        with pytest.raises(ConnectionError):
+            list(items())
+        stream = items()
+        next(stream)
+        stream.close()  # type: ignore[attr-defined]
+    assert [(event["mlguard.disposition"], event["mlguard.items"]) for event in events] == [
+        ("failed", 2),
+        ("cancelled", 1),
+    ]

@@ -129,10 +129,11 @@ def compare(calls: int, seed: int, watch: Callable[[int, Comparison, str], None]
     so_far = Comparison(calls, seed, model.name, model.accuracy, len(model.patients))
     first, last = (int(share * calls) for share in SQUEEZED)
     one_thread = threadpool_limits(1)  # trees on one row are slower, and much less even, on several
-    with FeatureService(model.patients[:, MEASURED:]) as service, one_thread, contextlib.ExitStack() as phase:
+    with contextlib.ExitStack() as services, one_thread, contextlib.ExitStack() as phase:
         sides = []
-        for run in (so_far.unguarded, so_far.guarded):
-            client = FeatureClient(service.url)
+        for run in (so_far.unguarded, so_far.guarded):  # each asks its own service, and both services fail alike
+            service = services.enter_context(FeatureService(model.patients[:, MEASURED:], seed))
+            client = FeatureClient(service.url, seed)
             plain = run is so_far.unguarded
             function = unguarded.build(client, model) if plain else guarded.build(client, model, squeeze.ceiling)
             sides.append(_Side(run, client, function))
@@ -143,7 +144,7 @@ def compare(calls: int, seed: int, watch: Callable[[int, Comparison, str], None]
                 phase.close()
             squeezed = first <= call.number < last
             for side in sides:
-                side.send(call, seed, squeezed)
+                side.send(call, squeezed)
             watch(call.number + 1, so_far, "memory is short" if squeezed else "serving")
         so_far.stats = sides[1].function.guard.stats()
     so_far.seconds = time.perf_counter() - started
@@ -157,9 +158,9 @@ class _Side:
         self.run, self.client, self.function = run, client, function
         self._wrong_before: dict[int, str] = {}  # by visit: why the answer that the cache repeats is wrong
 
-    def send(self, call: Call, seed: int, squeezed: bool) -> None:
+    def send(self, call: Call, squeezed: bool) -> None:
         run = self.run
-        self.client.begin(f"{seed}/{call.number}")
+        self.client.begin(call.number)
         started = time.perf_counter()
         try:
             answer = self.function(call.patient, call.measured)

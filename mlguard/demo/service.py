@@ -1,8 +1,9 @@
 """The feature service: a real HTTP server on loopback that has a bad day, and the client both runs call it with.
 
-Which fault meets a request is drawn from the seed, the number of the call and the number of the request within that
-call, which travel in a header. So the first request of a call meets the same fault whoever sends it, and the retry of
-a failed request gets a draw of its own.
+The faults are made by `mlguard.testing.chaos`, inside the server, around the function that looks a row up. Which fault
+meets a request follows from the seed, the number of the call, which travels in a header, and how many requests of that
+call have come. So the first request of a call meets the same fault whichever function sends it, and the retry of a
+failed request gets a draw of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import json
 import random
 import threading
-import time
 import urllib.request
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +19,9 @@ from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from mlguard import guarded
+from mlguard.testing import Chaos, changes, chaos, delays, fails
 
 __all__ = ["FAULTS", "PATIENCE", "STALL", "UNSEEN", "FeatureClient", "FeatureService", "fault_of"]
 
@@ -46,29 +49,32 @@ PATIENCE: Final = 0.08
 STALL: Final = 0.2
 """Seconds a stalled answer takes."""
 
-_DRAW = "X-Demo-Draw"
+_CALL = "X-Demo-Call"
 
 
-def fault_of(draw: str) -> str | None:
-    """The fault that a request meets, from its draw; None: it is answered as it should be."""
-    chance = random.Random(draw).random()  # noqa: S311 - a reproducible plan, not a secret
-    for fault, share in FAULTS.items():
-        chance -= share
-        if chance < 0:
-            return fault
-    return None
+def fault_of(seed: int, call: int, request: int) -> str | None:
+    """The fault that a request of a call meets, counted from 1; None: it is answered as it should be."""
+    return _bad_day(seed).drawn(call, request)
 
 
 class FeatureService:
     """Answers ``GET /patients/<number>`` with the stored features of a patient, as JSON. A context manager."""
 
-    def __init__(self, rows: npt.NDArray[np.float64]) -> None:
-        handler = type("Handler", (_Handler,), {"rows": rows.tolist()})
+    def __init__(self, rows: npt.NDArray[np.float64], seed: int = 0) -> None:
+        stored = rows.tolist()
+
+        @guarded(validation=False)  # it guards nothing: chaos strikes inside of guards
+        def row(call: str, patient: str) -> Any:
+            return stored[int(patient)]
+
+        self._chaos = _bad_day(seed, row)
+        handler = type("Handler", (_Handler,), {"row": staticmethod(row)})
         self._server = _Server(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> Self:
+        self._chaos.__enter__()
         self._thread.start()
         return self
 
@@ -76,33 +82,35 @@ class FeatureService:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        self._chaos.__exit__(kind, error, at)
 
 
 class FeatureClient:
     """What a careful service would write without mlguard: a timeout, an error on a bad status, the row as an array."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, seed: int = 0) -> None:
         self._url = url
+        self._seed = seed
         self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
-        self._call = ""
+        self._call = 0
         self.requests = 0
         """Requests sent for the call in progress."""
 
-    def begin(self, call: str) -> None:
-        """A new call begins; its name is the first part of the draws of its requests."""
+    def begin(self, call: int) -> None:
+        """A new call begins; with its number it tells the service whose requests come."""
         self._call = call
         self.requests = 0
 
     @property
     def fault(self) -> str | None:
         """The fault that the last request of this call met."""
-        return fault_of(f"{self._call}/{self.requests}") if self.requests else None
+        return fault_of(self._seed, self._call, self.requests) if self.requests else None
 
     def stored(self, patient: Any) -> npt.NDArray[Any]:
         """The stored features of a patient."""
         self.requests += 1
         request = urllib.request.Request(f"{self._url}/patients/{patient}")  # noqa: S310 - loopback
-        request.add_header(_DRAW, f"{self._call}/{self.requests}")
+        request.add_header(_CALL, str(self._call))
         with self._open(request, timeout=PATIENCE) as answer:
             return np.array(json.load(answer)["features"])
 
@@ -117,21 +125,15 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    rows: list[list[float]]
+    row: Callable[[str, str], list[Any]]
 
     def do_GET(self) -> None:
-        draw = self.headers.get(_DRAW, "")
-        fault = fault_of(draw)
-        if fault == "stall":
-            time.sleep(STALL)
-        if fault in ("HTTP 500", "HTTP 503"):
-            return self._answer(int(fault[-3:]), {"error": fault})
         try:
-            row = self.rows[int(self.path.removeprefix("/patients/"))]
+            row = self.row(self.headers.get(_CALL, ""), self.path.removeprefix("/patients/"))
+        except _Trouble as trouble:
+            return self._answer(trouble.status, {"error": str(trouble)})
         except (ValueError, IndexError):
             return self._answer(404, {"error": "no such patient"})
-        if fault in _CORRUPT:
-            row = _CORRUPT[fault](row, random.Random(f"{draw}/where"))  # noqa: S311
         return self._answer(200, {"features": row})
 
     def _answer(self, status: int, body: Any) -> None:
@@ -156,7 +158,29 @@ def _some(value: Any) -> Callable[[list[Any], random.Random], list[Any]]:
     return corrupt
 
 
-_CORRUPT: Final[dict[str | None, Callable[[list[Any], random.Random], list[Any]]]] = {
+class _Trouble(Exception):  # noqa: N818 - what a server calls its own failure
+    """Answered with an HTTP status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
+
+
+def _bad_day(seed: int, *functions: Any) -> Chaos:
+    """All that goes wrong in the service, at the rates of `FAULTS`."""
+    corrupt = [changes(change, name=name, rate=FAULTS[name]) for name, change in _CORRUPT.items()]
+    return chaos(
+        fails(lambda: _Trouble(500), name="HTTP 500", rate=FAULTS["HTTP 500"]),
+        fails(lambda: _Trouble(503), name="HTTP 503", rate=FAULTS["HTTP 503"]),
+        delays(STALL, name="stall", rate=FAULTS["stall"]),
+        *corrupt,
+        on=functions,
+        seed=seed,
+        key=lambda call, patient: call,
+    )
+
+
+_CORRUPT: Final[dict[str, Callable[[list[Any], random.Random], list[Any]]]] = {
     "NaN": _some(float("nan")),
     "null": _some(None),
     "-999": _some(-999.0),

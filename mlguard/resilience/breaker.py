@@ -5,7 +5,8 @@
       └──────────every probe succeeds────────────────────┼────────────────────────────┤
                                                          └────────a probe fails───────┘
 
-While closed, a call that succeeds takes no lock: it steps a counter and reads the clock. Which failures there are is in
+Each change of state is logged once. While closed, a call that succeeds takes no lock: it steps a counter and reads the
+clock. Which failures there are is in
 `mlguard.outcome`; what happens to a refused call is decided by retry (nothing) and fallback.
 """
 
@@ -16,6 +17,7 @@ import threading
 from collections import deque
 from typing import Annotated, Any, Final
 
+import structlog
 from pydantic import AfterValidator, Field
 
 from mlguard import clock
@@ -29,6 +31,7 @@ from mlguard.target import Target
 
 __all__ = ["Breaker", "CircuitBreaker"]
 
+_log = structlog.get_logger("mlguard.breaker")
 _BUCKETS: Final = 10
 _NEITHER: Final = (Failure.INVALID_INPUT, Failure.REJECTED, Failure.CANCELLED)
 
@@ -66,6 +69,9 @@ class Breaker(Section):
     """A call that takes at least this long counts as a failure, though its result is used. None: no call is slow."""
     scope: str | None = None
     """Functions that name the same scope share one circuit: those that call the same service. None: each its own."""
+    per: str | None = None
+    """The argument of whose values each has one circuit, such as "host" or "request.tenant"; 1,000 values are kept
+    apart at most. None: all calls have it together."""
 
 
 class CircuitBreaker:
@@ -140,7 +146,7 @@ class CircuitBreaker:
         if kind in _NEITHER or (kind is Failure.PERMANENT and status_of(error) is not None):
             self._give_back(permit)
         else:
-            self._count_failure(permit)
+            self._count_failure(permit, type(error).__name__)
 
     def enter_timed(self) -> tuple[int, float]:
         return self.enter(), clock.now()
@@ -148,7 +154,7 @@ class CircuitBreaker:
     def succeeded_timed(self, permit: tuple[int, float]) -> None:
         number, started = permit
         if self._slow is not None and clock.now() - started >= self._slow:
-            self._count_failure(number)
+            self._count_failure(number, "slow_call")
         else:
             self.succeeded(number)
 
@@ -171,7 +177,7 @@ class CircuitBreaker:
         ]
 
     def stats(self) -> dict[str, Any]:
-        """The state, what the window holds, and how often the circuit opened and refused."""
+        """The state and since when, what the window holds, and how often the circuit changed and refused."""
         with self._lock:
             calls, failures = self._in_window(clock.now())
             return {
@@ -179,13 +185,21 @@ class CircuitBreaker:
                 "calls": calls,
                 "failures": failures,
                 "failure_rate": round(failures / calls, 4) if calls else 0.0,
-                "opened": self._opened,
+                **self._changes,
                 "refused": self._refused,
+                "last_failure": self._last_failure,
+                "seconds_in_state": round(max(0.0, clock.now() - self._since), 3),
+                "log_failures": self._log_failures,
             }
 
     def reset(self) -> None:
+        self._marks: deque[tuple[float, int, int]]
+        self._since: float
         with self._lock:
-            self._opened = self._refused = 0
+            self._changes = {"opened": 0, "half_opened": 0, "closed": 0}
+            self._refused = self._log_failures = 0
+            self._last_failure: str | None = None
+            self._news: deque[dict[str, Any]] = deque()
             self._close()
 
     def after_fork(self) -> None:
@@ -222,39 +236,68 @@ class CircuitBreaker:
         failures = self._failures - failures_then
         return self.steps.read() - successes_then + failures, failures
 
-    def _count_failure(self, permit: int) -> None:
+    def _count_failure(self, permit: int, why: str) -> None:
         with self._lock:
             now = clock.now()
             if self._probes.pop(permit, None) is not None:
-                self._open(now)
+                self._last_failure = why
+                self._open(now, probe=True)
             elif permit == self._closed:
                 if now >= self._next_mark:
                     self._add_mark(now)
                 self._failures += 1
+                self._last_failure = why
                 calls, failures = self._in_window(now)
                 section = self._section
                 if calls >= section.minimum_calls and failures >= section.failure_rate_threshold * calls:
-                    self._open(now)
+                    self._open(now, calls=calls, failures=failures)
+        self._tell()
 
-    def _open(self, now: float) -> None:
+    def _open(self, now: float, **why: Any) -> None:
         self._closed = 0
         self._open_until = now + self._open_for
-        self._opened += 1
         self._probes.clear()
         self._probes_succeeded = 0
+        self._half_open = False
+        self._changed("opened", now, last_failure=self._last_failure, open_for=self._open_for, **why)
+
+    def _changed(self, to: str, now: float, **figures: Any) -> None:
+        """Notes a change of state, for `_tell` once the lock is free."""
+        self._changes[to] += 1
+        self._news.append({"event": f"mlguard.breaker.{to}", "lasted": round(now - self._since, 3), **figures})
+        self._since = now
+
+    def _tell(self) -> None:
+        """Logs changes of state. Outside the lock, because an application's processors may do anything."""
+        while self._news:
+            try:
+                news = self._news.popleft()
+            except IndexError:  # another thread has told it
+                return
+            say = _log.warning if news["event"] == "mlguard.breaker.opened" else _log.info
+            try:
+                say(news.pop("event"), function=self._target.name, scope=self._section.scope, **news)
+            except Exception:  # a logging set-up that fails must not fail a call
+                self._log_failures += 1
 
     def _close(self) -> None:
         self._probes.clear()
         self._probes_succeeded = 0
         self._open_until = 0.0
         self._failures = 0
-        now = clock.now()
+        self._since = now = clock.now()
+        self._half_open = False
         self._marks = deque([(now, self.steps.read(), 0)])
         self._next_mark = now + self._window / _BUCKETS
         self._closed = next(self._permits)  # 0 where it is not closed, so that `enter` need not ask twice
 
     def _probe(self) -> int:
         """A permit while the circuit is not closed."""
+        permit = self._probe_permit()
+        self._tell()
+        return permit
+
+    def _probe_permit(self) -> int:
         with self._lock:
             if self._closed:
                 return self._closed
@@ -279,6 +322,9 @@ class CircuitBreaker:
                     f"{self._section.half_open_calls} call(s) at a time (half_open_calls). Fix: try again shortly.",
                     retry_after=min(1.0, self._open_for),
                 )
+            if not self._half_open:
+                self._half_open = True
+                self._changed("half_opened", now)
             permit = next(self._permits)
             self._probes[permit] = now
             return permit
@@ -288,7 +334,11 @@ class CircuitBreaker:
             if self._probes.pop(permit, None) is not None:
                 self._probes_succeeded += 1
                 if self._probes_succeeded >= self._section.half_open_calls:
+                    since = self._since
                     self._close()
+                    self._since = since
+                    self._changed("closed", clock.now())
+        self._tell()
 
     def _give_back(self, permit: int) -> None:
         if permit != self._closed:

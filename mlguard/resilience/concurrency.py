@@ -18,6 +18,7 @@ from mlguard.clock import Duration
 from mlguard.context import Call, ambient_deadline
 from mlguard.errors import ConcurrencyLimitError
 from mlguard.forks import renew_in_children
+from mlguard.resilience import alarms
 from mlguard.section import Section
 from mlguard.target import Target
 
@@ -42,6 +43,9 @@ class Concurrency(Section):
     """How long a call waits at most; a deadline that comes sooner ends the wait. 1: who waits longer has given up."""
     scope: str | None = None
     """Functions that name the same scope share the slots: those that use the same device. None: each its own."""
+    per: str | None = None
+    """The argument of whose values each has its own slots, such as "host" or "request.tenant"; 1,000 values are kept
+    apart at most. None: all calls have it together."""
 
 
 class Slots:
@@ -111,7 +115,7 @@ class Slots:
             self._abandon(waiter)
             raise
         finally:
-            _tell(this, started)
+            self._tell(this, started)
         return self._slot_of(waiter, limit)
 
     async def slot_wait_async(self, this: Call | None, deadline: float | None) -> int:
@@ -126,7 +130,7 @@ class Slots:
             self._abandon(waiter)
             raise
         finally:
-            _tell(this, started)
+            self._tell(this, started)
         return self._slot_of(waiter, limit)
 
     def facts(self) -> dict[str, Any]:
@@ -142,11 +146,17 @@ class Slots:
     def stats(self) -> dict[str, Any]:
         """Slots in use and calls waiting now, and how many calls had to wait, or were refused, so far."""
         with self._lock:
-            return {"in_use": self.in_use, "waiting": self.waiting, **self._counts}
+            return {
+                "in_use": self.in_use,
+                "waiting": self.waiting,
+                **self._counts,
+                "waited_seconds": round(self._waited, 6),
+            }
 
     def reset(self) -> None:
         """Forgets the counts. Slots in use stay in use: forgetting them would let more calls run than allowed."""
         with self._lock:
+            self._waited = 0.0
             self._counts: dict[str, int] = {"waited": 0, "refused_queue_full": 0, "refused_after_wait": 0}
 
     def after_fork(self) -> None:
@@ -206,6 +216,15 @@ class Slots:
             raise self._refused("refused_after_wait", limit)
         return token
 
+    def _tell(self, this: Call | None, started: float) -> None:
+        waited = clock.now() - started
+        with self._lock:
+            self._waited += waited
+        if this is not None:
+            this.waited += waited
+            facts = this.facts or {}
+            this.tell(mlguard__concurrency__waited=facts.get("mlguard.concurrency.waited", 0.0) + waited)
+
     def _refused(self, why: str, limit: float) -> ConcurrencyLimitError:
         with self._lock:
             self._counts[why] += 1
@@ -233,7 +252,7 @@ class _Thread:
         self._bell.acquire()
 
     def wait(self, limit: float) -> None:
-        self._bell.acquire(timeout=min(limit, threading.TIMEOUT_MAX))
+        alarms.acquire(self._bell, limit)
 
     def give(self, token: int) -> bool:
         """Hands a slot to it; False: it can't be reached any more."""
@@ -253,7 +272,7 @@ class _Task:
         self._rung = self._loop.create_future()
 
     async def wait(self, limit: float) -> None:
-        alarm = self._loop.call_later(limit, self._ring)
+        alarm = alarms.call_later(self._loop, limit, self._ring)
         try:
             await self._rung
         finally:
@@ -271,8 +290,3 @@ class _Task:
     def _ring(self) -> None:
         if not self._rung.done():
             self._rung.set_result(None)
-
-
-def _tell(this: Call | None, started: float) -> None:
-    if this is not None:
-        this.waited += clock.now() - started

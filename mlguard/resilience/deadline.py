@@ -2,13 +2,12 @@
 
 Async code is cancelled when its time is up. Plain code can't be stopped safely, so its deadline is cooperative: the
 function can read it (`mlguard.time_left()`), guarded functions further in are bound by it, no attempt starts after it,
-and a result that comes late is used and called late. Waits for slots and memory, and pauses between attempts, see to
-it themselves that they end in time.
+and a result that comes late is used and called late. Or it runs in a thread that is left behind (`threads.py`). Waits
+for slots and memory, and pauses between attempts, see to it themselves that they end in time.
 """
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from types import TracebackType
 from typing import Annotated, Any, Literal, Self
@@ -20,8 +19,10 @@ from mlguard.clock import Duration
 from mlguard.context import Call, ambient_deadline
 from mlguard.errors import DeadlineExceededError, PolicyError
 from mlguard.forks import renew_in_children
+from mlguard.resilience import alarms
+from mlguard.resilience.threads import MOST_LEFT, Threads, TimeIsUpError
 from mlguard.section import Section
-from mlguard.target import Target
+from mlguard.target import Kind, Target
 
 __all__ = ["Deadlines", "Timeout"]
 
@@ -53,9 +54,11 @@ class Timeout(Section):
     idle: Limit | None = None
     """Streams only: from one item to the next; the time that the consumer takes does not count. None: no limit of its
     own."""
-    sync_mode: Literal["cooperative"] = "cooperative"
+    sync_mode: Literal["cooperative", "thread"] = "cooperative"
     """What happens to plain functions that take too long. "cooperative": they see the deadline and are never
-    interrupted, because nothing in Python can stop a thread safely."""
+    interrupted, because nothing in Python can stop a thread safely. "thread": each attempt runs in a thread of its own;
+    when its time is up the caller goes on and the thread is left behind, with its slot and its memory, until it ends.
+    Not for generators. Coroutines are cancelled either way."""
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
@@ -75,7 +78,7 @@ class Deadlines:
         section: What its policy says.
 
     Raises:
-        PolicyError: A limit for items is set on a function that has none.
+        PolicyError: A limit for items is set on a function that has none, or threads on a generator.
     """
 
     def __init__(self, target: Target, section: Timeout) -> None:
@@ -87,6 +90,12 @@ class Deadlines:
                 f"{target.name}: Timeout.{' and Timeout.'.join(for_items)} can't be honoured, because a "
                 f"{target.kind.value} has no items. Fix: Timeout(attempt=...), or make it a generator."
             )
+        if section.sync_mode == "thread" and target.kind is Kind.GENERATOR:
+            raise PolicyError(
+                f"{target.name}: Timeout.sync_mode = 'thread' can't be honoured for a generator, whose frame can't be "
+                "left to another thread between two items. Fix: sync_mode='cooperative', or make it an async generator."
+            )
+        self.threads = Threads(self) if section.sync_mode == "thread" and target.kind is Kind.PLAIN else None
         self.total = _seconds(section.total)
         self.idle = _seconds(section.idle)
         limits = {"attempt": _seconds(section.attempt), "first_item": _seconds(section.first_item)}
@@ -98,11 +107,14 @@ class Deadlines:
         renew_in_children(self)
 
     def names(self, *, asynchronous: bool) -> dict[str, Any]:
-        return {
+        names: dict[str, Any] = {
             "deadline_from": self.deadline_from,
             "attempt_limit": self.attempt_limit_async if asynchronous else self.attempt_limit,
             "idle_limit": self.idle_limit_async if asynchronous else self.idle_limit,
         }
+        if self.threads is not None:
+            names |= {"in_thread": self.threads.in_thread, "left_running": self.threads.left_running}
+        return names
 
     def deadline_from(self, this: Call) -> float | None:
         """When the call must end, on `clock.now`: by its own limit or by that of a guarded call further out."""
@@ -111,7 +123,8 @@ class Deadlines:
 
     def attempt_limit(self, this: Call, deadline: float | None) -> _Limit:
         """What goes around one attempt of a plain function."""
-        return _Limit(self, this, deadline, self.attempt, self.attempt_name)
+        limit = _Limit if self.threads is None else _ThreadLimit
+        return limit(self, this, deadline, self.attempt, self.attempt_name)
 
     def idle_limit(self, this: Call, deadline: float | None) -> _Limit:
         """What goes around each further item of a generator.
@@ -135,21 +148,33 @@ class Deadlines:
             said.append(f"Each attempt may take {clock.duration_text(self.attempt)} {to}({self.attempt_name}).")
         if self.idle is not None:
             said.append(f"The next item must come within {clock.duration_text(self.idle)}.")
-        said.append(
-            "What takes longer is cancelled."
-            if self.target.kind.asynchronous
-            else "What takes longer is not interrupted; its result counts as late, and no further attempt starts."
-        )
+        if self.target.kind.asynchronous:
+            said.append("What takes longer is cancelled.")
+        elif self.threads is None:
+            said.append(
+                "What takes longer is not interrupted; its result counts as late, and no further attempt starts."
+            )
+        else:
+            said.append(
+                "Each attempt runs in a thread. What takes longer is left behind there, with its slot and memory, and "
+                f"its result dropped; while {MOST_LEFT} are left behind, calls are refused."
+            )
         return said
 
     def stats(self) -> dict[str, Any]:
-        """Attempts that were cancelled, ended late, or were not started because the time was up."""
+        """Attempts that were cancelled, ended late, or were not started because the time was up.
+
+        With threads also: those left behind so far and now, how they ended in the end, and calls refused for them.
+        """
         with self._lock:
-            return dict(self._counts)
+            counts = dict(self._counts)
+        return counts if self.threads is None else {**counts, "threads": self.threads.stats()}
 
     def reset(self) -> None:
         with self._lock:
             self._counts = {"cancelled": 0, "late": 0, "not_started": 0}
+        if self.threads is not None:
+            self.threads.reset()
 
     def after_fork(self) -> None:
         self._lock = threading.RLock()
@@ -208,12 +233,34 @@ class _Limit:
         error.started = False  # so that it counts as refused here, not as a failure of the function
         return error
 
+    def _interrupted(self, how: str) -> DeadlineExceededError:
+        if self._until == self._deadline:
+            passed = self._limit_passed()
+        else:
+            what = "no item came" if self._name == "idle" else "the attempt did not end"
+            passed = f"{what} within timeout.{self._name} = {clock.duration_text(self._seconds or 0)}"
+        return DeadlineExceededError(
+            f"{self._owner.target.name}: {how}, because {passed}. Fix: allow more time, or do less in it."
+        )
+
     def _limit_passed(self) -> str:
         total = self._owner.total
         # A stream's deadline moves on while its consumer works, so it may be later than it was at the start.
         if total is not None and self._deadline is not None and self._deadline >= self._this.started + total:
             return f"the limit of the whole call (timeout.total = {clock.duration_text(total)}) passed"
         return "the deadline of the guarded call around it passed"
+
+
+class _ThreadLimit(_Limit):
+    """The same for plain code in a thread, which is left behind when its time is up."""
+
+    __slots__ = ()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, frames: Any) -> None:
+        self._end(kind)
+        if kind is TimeIsUpError:
+            self._this.tell(mlguard__timeout__left_running=True)
+            raise self._interrupted("left running in its thread") from None
 
 
 class _AsyncLimit(_Limit):
@@ -223,7 +270,7 @@ class _AsyncLimit(_Limit):
 
     async def __aenter__(self) -> None:
         left = self._start()
-        self._timer = None if left is None else asyncio.timeout(left)
+        self._timer = None if left is None else alarms.timeout(left)
         if self._timer is not None:
             await self._timer.__aenter__()
 
@@ -238,15 +285,7 @@ class _AsyncLimit(_Limit):
             await self._timer.__aexit__(kind, error, frames)
         except TimeoutError:
             self._owner.count("cancelled")
-            raise DeadlineExceededError(self._cancelled()) from None
-
-    def _cancelled(self) -> str:
-        if self._until == self._deadline:
-            passed = self._limit_passed()
-        else:
-            what = "no item came" if self._name == "idle" else "the attempt did not end"
-            passed = f"{what} within timeout.{self._name} = {clock.duration_text(self._seconds or 0)}"
-        return f"{self._owner.target.name}: cancelled, because {passed}. Fix: allow more time, or do less in it."
+            raise self._interrupted("cancelled") from None
 
 
 def _earlier(one: float | None, other: float | None) -> float | None:

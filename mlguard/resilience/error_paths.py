@@ -41,6 +41,8 @@ IMPORTABLE = frozenset(
 )
 """Modules that a path may import: where the usual clients, and Python itself, keep their exceptions."""
 
+_INSTALLED_AS = {"google": "google-api-core", "grpc": "grpcio"}
+
 
 def error_at(path: str) -> type[Exception]:
     """The exception class at an import path; a bare name is one of Python's own.
@@ -67,15 +69,16 @@ def path_of(error: type[Exception]) -> str:
 
 
 def _module(module: str, path: str) -> Any:
-    if module in sys.modules:
+    if sys.modules.get(module) is not None:
         return sys.modules[module]
     if module in IMPORTABLE:
         try:
             return importlib.import_module(module)
         except ImportError:
+            package = module.partition(".")[0]
             raise ValueError(
                 f"must name classes that exist here, but '{path}' needs {module}, which is not installed. "
-                f"Fix: pip install {module.partition('.')[0]}, or drop the path"
+                f"Fix: pip install {_INSTALLED_AS.get(package, package)}, or drop the path"
             ) from None
     outer, _, name = module.rpartition(".")  # perhaps a class within a class
     owner = _module(outer, path) if outer else None

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
-from mlguard.context import Call
+from mlguard.context import Call, current, leave
 from mlguard.errors import InvalidOutputError, PolicyError
-from mlguard.outcome import Disposition, Failure, classify
+from mlguard.outcome import Disposition, Failure, classify, from_within
 from mlguard.section import Section
 from mlguard.target import Target
 
-__all__ = ["Fallback", "SafeDefault"]
+__all__ = ["Fallback", "SafeDefault", "inside"]
 
 _BY_DEFAULT: Final = frozenset(Failure) - {Failure.INVALID_INPUT, Failure.CANCELLED}
 
@@ -48,7 +49,8 @@ class Fallback(Section):
     value: Any
     """The value, None included; each call gets its own copy. Or a function that makes it: called with the arguments of
     the call, and with ``error=`` where it has such a parameter and the guarded function has not. It may be guarded
-    itself, and asynchronous where the guarded function is."""
+    itself, and asynchronous where the guarded function is. Under ``validation.on_invalid="quarantine"`` a value stands
+    for the result of one row, and a function is called with the rows that have to be answered for."""
     on: _Failures = None
     """The classes of outcome it answers for: "transient", "throttled", "permanent", "invalid_output", "rejected",
     "invalid_input". None: all but "invalid_input", because a wrong argument is the caller's to correct. Cancellation
@@ -109,25 +111,37 @@ class SafeDefault:
             InvalidOutputError: It breaks the output schema.
             Exception: The fallback's own function failed.
         """
-        value = self._value_for(error, args, kwargs)
-        if inspect.iscoroutine(value):
-            value.close()
-            raise PolicyError(
-                f"{self._target.name}: its fallback gave a coroutine, but nothing here can await it. "
-                "Fix: a plain function, or make the guarded function asynchronous."
-            )
-        if self._wrap is not None:
-            value = self._wrap(value)
-        return self._degraded(this, error, value, dims)
+        with inside(this):
+            value = self._value_for(error, args, kwargs)
+            if inspect.iscoroutine(value):
+                value.close()
+                raise PolicyError(
+                    f"{self._target.name}: its fallback gave a coroutine, but nothing here can await it. "
+                    "Fix: a plain function, or make the guarded function asynchronous."
+                )
+            if self._wrap is not None:
+                value = self._wrap(value)
+        try:
+            return self._degraded(this, error, value, dims)
+        except BaseException:
+            if self._wrap is not None:
+                value.close()
+            raise
 
     async def fallback_async(self, this: Call | None, error: Exception, args: Any, kwargs: Any, dims: Any) -> Any:
         """The same for an asynchronous function; the fallback may be asynchronous or not."""
-        value = self._value_for(error, args, kwargs)
-        if self._calls and inspect.isawaitable(value):
-            value = await value
-        if self._wrap is not None:
-            value = await self._wrap(value)
-        return self._degraded(this, error, value, dims)
+        with inside(this):
+            value = self._value_for(error, args, kwargs)
+            if self._calls and inspect.isawaitable(value):
+                value = await value
+            if self._wrap is not None:
+                value = await self._wrap(value)
+        try:
+            return self._degraded(this, error, value, dims)
+        except BaseException:
+            if self._wrap is not None:
+                await value.close()
+            raise
 
     def explain(self) -> list[str]:
         value = self._section.value
@@ -183,6 +197,21 @@ class SafeDefault:
                 f"{self._target.name}: Fallback.value breaks the function's own output schema ({error}). "
                 "Fix: a value that a caller could use like any other result."
             ) from None
+
+
+@contextmanager
+def inside(this: Call | None) -> Iterator[None]:
+    """While the fallback runs it belongs to the call: its notes, and the guarded functions it calls."""
+    token = None if this is None else current.set(this)
+    try:
+        yield
+    except BaseException as failure:
+        if token is not None:
+            from_within(failure)
+        raise
+    finally:
+        if token is not None:
+            leave(token)
 
 
 def _again(target: Target, section: Fallback, check: Any, include_invalid_input: bool, wrap: Any) -> SafeDefault:

@@ -6,17 +6,16 @@ meets it. The loop itself, and the sleeping, are in `call.py`. Which failures ar
 
 from __future__ import annotations
 
+import inspect
 import itertools
-import math
 import threading
-import time
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeAlias
 
 import tenacity
-from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from mlguard import clock
 from mlguard.clock import Duration
@@ -26,6 +25,8 @@ from mlguard.forks import renew_in_children
 from mlguard.outcome import Failure, classify
 from mlguard.resilience.counting import Steps
 from mlguard.resilience.error_paths import error_at, path_of
+from mlguard.resilience.given_up import give_up_on, given_up_within
+from mlguard.resilience.retry_after import retry_after
 from mlguard.section import Section
 from mlguard.target import Target
 
@@ -41,7 +42,6 @@ BUDGET_MINIMUM: Final = 10
 
 _TRANSIENT: Final = "transient"
 _NEVER: Final = (InvalidInputError, PolicyError, RejectedError)
-_MARK: Final = "mlguard_retried_by"
 _numbers = itertools.count(1)
 
 
@@ -82,6 +82,18 @@ else:
     ]
 
 
+def _predicate(given: Any) -> Any:
+    """The field `on_result`, refused where it is no plain function."""
+    if given is not None and (not callable(given) or isinstance(given, type)):
+        raise ValueError("must be a function of the result, and a file can't hold one. Fix: give it in Python")
+    if inspect.iscoroutinefunction(given):
+        raise ValueError("must be a plain function: a coroutine is always true. Fix: decide without awaiting")
+    return given
+
+
+_Predicate: TypeAlias = SkipJsonSchema[Annotated[Callable[[Any], Any] | None, BeforeValidator(_predicate)]]
+
+
 class Retry(Section):
     """Calls the function again after a failure that may pass, with growing pauses in between.
 
@@ -114,10 +126,17 @@ class Retry(Section):
     respect_retry_after: bool = True
     """Waits at least as long as the callee asks for (Retry-After), up to `max_delay`; the backoff comes on top, so that
     callers told the same second don't all come back in it."""
+    on_result: _Predicate = None
+    """Retries as well where this function says True of a result, such as ``lambda answer: answer.pending``. After the
+    last attempt the caller gets the result as it is, and no cache keeps it. Python only: a file can't hold a function.
+    None: every result counts."""
     on_invalid_output: bool = False
     """Retries as well when the result breaks its schema: for models that answer differently each time."""
     scope: str | None = None
     """Functions that name the same scope share one budget. None: each its own."""
+    per: str | None = None
+    """The argument of whose values each has one budget, such as "host" or "request.tenant"; 1,000 values are kept
+    apart at most. None: all calls have it together."""
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
@@ -132,9 +151,11 @@ class Retry(Section):
 class Tries:
     """What is remembered between two attempts: numbers only, so that no exception outlives its attempt."""
 
-    __slots__ = ("made", "pause")
+    __slots__ = ("call", "made", "pause")
 
-    def __init__(self, made: int, pause: float) -> None:
+    def __init__(self, call: int, made: int, pause: float) -> None:
+        self.call = call
+        """The number of the call, as `counted` gave it."""
         self.made = made
         """Attempts so far."""
         self.pause = pause
@@ -157,7 +178,8 @@ class Retrying:
         self._transient = _TRANSIENT in on
         self._max_delay = clock.seconds(section.max_delay)
         # Exceptions, which cross processes, carry this mark: so a name rather than an object.
-        self._mark = f"{target.name}#{next(_numbers)}"
+        self.mark = f"{target.name}#{next(_numbers)}"
+        self._wants_other = section.on_result
         kind = tenacity.wait_random_exponential if section.jitter else tenacity.wait_exponential
         self._tenacity = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(section.max_retries + 1),
@@ -172,31 +194,45 @@ class Retrying:
         renew_in_children(self)
 
     def names(self, *, asynchronous: bool) -> dict[str, Any]:
-        return {"counted": self.steps.__next__, "again": self.again}
+        return {"counted": self.steps.__next__, "again": self.again, "unwanted": self.unwanted}
 
     def again(
-        self, this: Call | None, tries: Tries | None, error: BaseException, deadline: float | None
+        self, this: Call | None, tries: Tries | int, error: BaseException, deadline: float | None
     ) -> Tries | None:
         """When to try again; None: not at all, so the caller raises the error as it is.
 
-        Called while the error is being handled, `tries` being what the call before returned. Keeps neither the error
-        nor its frames.
+        Called while the error is being handled, `tries` being what the call before returned, or what `counted` gave.
+        Keeps neither the error nor its frames.
         """
         if not isinstance(error, Exception) or not self._retryable(error):
             return None
-        made = 1 if tries is None else tries.made + 1
+        call, made = (tries, 1) if isinstance(tries, int) else (tries.call, tries.made + 1)
+        if given_up_within(error, self.mark, call, this):
+            if this is not None:
+                this.tell(mlguard__retry__stopped="retried_within", mlguard__retry__last_error=type(error).__name__)
+            return None
         pause = self._pause(made, error)
         stopped = self._stopped(made, pause, deadline)
-        if stopped is not None:
-            if made > 1 or stopped == "budget":
-                self._leave_mark(error)
-            if this is not None:
-                this.tell(mlguard__retry__stopped=stopped, mlguard__retry__last_error=type(error).__name__)
-            return None
+        if stopped is not None and (made > 1 or stopped == "budget"):
+            give_up_on(error, self.mark)
         if this is not None:
-            this.waited += pause
-            this.tell(mlguard__retry__retries=made, mlguard__retry__last_error=type(error).__name__)
-        return Tries(made, pause)
+            _tell(this, made, pause, stopped)
+            this.tell(mlguard__retry__last_error=type(error).__name__)
+        return Tries(call, made, pause) if stopped is None else None
+
+    def unwanted(self, this: Call | None, tries: Tries | int, result: Any, deadline: float | None) -> Tries | None:
+        """When to try again after a result; None: not at all, because it is wanted or there are no attempts left."""
+        if self._wants_other is None or not self._wants_other(result):
+            return None
+        call, made = (tries, 1) if isinstance(tries, int) else (tries.call, tries.made + 1)
+        pause = self._tenacity.wait(self._state(made))
+        stopped = self._stopped(made, pause, deadline)
+        if this is not None:
+            _tell(this, made, pause, stopped)
+            if stopped is not None:
+                this.shareable = False
+                this.tell(mlguard__retry__unwanted=True)
+        return Tries(call, made, pause) if stopped is None else None
 
     def explain(self) -> list[str]:
         section = self._section
@@ -209,6 +245,11 @@ class Retrying:
         ]
         if section.on_invalid_output:
             said.append("A result that breaks its schema is retried as well.")
+        if section.on_result is not None:
+            named = getattr(section.on_result, "__qualname__", type(section.on_result).__qualname__)
+            said.append(
+                f"So is a result of which {named.rsplit('<locals>.', 1)[-1]}() says True; the last one is used."
+            )
         if section.respect_retry_after:
             said.append(f"A Retry-After is honoured up to {clock.duration_text(self._max_delay)}.")
         if section.budget is not None:
@@ -219,15 +260,21 @@ class Retrying:
         return said
 
     def stats(self) -> dict[str, Any]:
-        """Calls that ran the function, retries made, and how often a call gave up, by reason."""
+        """Calls that ran the function, retries made, seconds they paused, and how often a call gave up, by reason."""
         with self._lock:
             calls = self.steps.read() - self._calls_before_reset
-            return {"calls": calls, "retries": self._retries, "gave_up": dict(self._gave_up)}
+            return {
+                "calls": calls,
+                "retries": self._retries,
+                "waited_seconds": round(self._waited, 6),
+                "gave_up": dict(self._gave_up),
+            }
 
     def reset(self) -> None:
         with self._lock:
             self._calls_before_reset = self.steps.read()
             self._retries = 0
+            self._waited = 0.0
             self._gave_up = {"max_retries": 0, "deadline": 0, "budget": 0}
             # What the budget saw: time, calls and retries until then, once a second of failures.
             self._seen = deque([(clock.now(), self._calls_before_reset, 0)])
@@ -241,7 +288,7 @@ class Retrying:
     def _retryable(self, error: Exception) -> bool:
         if isinstance(error, InvalidOutputError):
             return self._section.on_invalid_output
-        if isinstance(error, _NEVER) or vars(error).get(_MARK, self._mark) != self._mark:
+        if isinstance(error, _NEVER):
             return False
         kind = classify(error)
         if kind is Failure.REJECTED:
@@ -250,7 +297,7 @@ class Retrying:
 
     def _pause(self, made: int, error: Exception) -> float:
         pause = self._tenacity.wait(self._state(made))
-        asked = _retry_after(error) if self._section.respect_retry_after else None
+        asked = retry_after(error) if self._section.respect_retry_after else None
         return pause if asked is None else min(asked + pause, self._max_delay)
 
     def _stopped(self, made: int, pause: float, deadline: float | None) -> str | None:
@@ -267,6 +314,7 @@ class Retrying:
                 reason = "budget"
             if reason is None:
                 self._retries += 1
+                self._waited += pause
             else:
                 self._gave_up[reason] += 1
         return reason
@@ -293,38 +341,12 @@ class Retrying:
             retries_then = seen[1][2]
         return self._retries - retries_then < max(BUDGET_MINIMUM, self._section.budget * calls_lately)
 
-    def _leave_mark(self, error: Exception) -> None:
-        with suppress(Exception):  # some exceptions refuse attributes
-            BaseException.__setattr__(error, _MARK, self._mark)
 
-
-def _retry_after(error: Exception) -> float | None:
-    """How long the callee asks to wait, in seconds; None: it does not say."""
-    with suppress(Exception):  # whatever a stranger's exception answers, a call must not fail because of it
-        headers = _headers(error)
-        given = getattr(error, "retry_after", None)
-        if given is None and headers:
-            given = headers.get("Retry-After") or headers.get("retry-after")
-        if given is not None:
-            return _seconds(given, headers)
-    return None
-
-
-def _headers(error: Any) -> Any:
-    """The headers of the answer an exception carries, where httpx, requests, aiohttp, urllib and botocore keep them."""
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):
-        return response["ResponseMetadata"]["HTTPHeaders"]
-    return getattr(response, "headers", None) or getattr(error, "headers", None)
-
-
-def _seconds(given: Any, headers: Any) -> float | None:
-    try:
-        seconds = given.total_seconds() if hasattr(given, "total_seconds") else float(given)
-    except ValueError:  # an HTTP date; reckoned from the callee's own clock where it tells it
-        from email.utils import parsedate_to_datetime
-
-        told = headers.get("Date") or headers.get("date") if headers else None
-        now = parsedate_to_datetime(told).timestamp() if told else time.time()
-        seconds = parsedate_to_datetime(given).timestamp() - now
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+def _tell(this: Call, made: int, pause: float, stopped: str | None) -> None:
+    """What the event and the outcome say of it."""
+    if stopped is not None:
+        this.tell(mlguard__retry__stopped=stopped)
+        return
+    this.waited += pause
+    facts = this.facts or {}
+    this.tell(mlguard__retry__retries=made, mlguard__retry__waited=facts.get("mlguard.retry.waited", 0.0) + pause)

@@ -32,9 +32,14 @@ def model():
         yield Model()
 
 
+used = set()
+
+
 def draw_with(fault):
-    """The name of a call whose first request meets a fault."""
-    return next(str(number) for number in range(10_000) if fault_of(f"{number}/1") == fault)
+    """The number of a call that nobody has made and whose first request meets a fault."""
+    call = next(call for call in range(10_000) if call not in used and fault_of(0, call, 1) == fault)
+    used.add(call)
+    return call
 
 
 def asked(service, fault, patient=1):
@@ -49,15 +54,15 @@ def asked(service, fault, patient=1):
 
 def test_faults_come_at_their_rates():
     """Over many draws each fault comes about as often as it says."""
-    seen = Counter(fault_of(f"{number}/1") for number in range(20_000))
+    seen = Counter(fault_of(0, number, 1) for number in range(20_000))
     for fault, share in FAULTS.items():
         assert seen[fault] / 20_000 == pytest.approx(share, rel=0.2)
 
 
 def test_a_retry_gets_a_draw_of_its_own():
     """The second request of a call is not condemned to the fault of the first."""
-    failed = [number for number in range(2_000) if fault_of(f"{number}/1")]
-    again = [number for number in failed if fault_of(f"{number}/2")]
+    failed = [number for number in range(2_000) if fault_of(0, number, 1)]
+    again = [number for number in failed if fault_of(0, number, 2)]
     assert 0 < len(again) < len(failed) / 3
 
 

@@ -15,7 +15,9 @@ from typing import Any
 import cloudpickle
 import httpx
 import pytest
+import structlog
 
+from mlguard import Concurrency, Monitor, guarded, note, testing
 from mlguard.errors import CircuitOpenError, ConcurrencyLimitError, InvalidInputError, InvalidOutputError, PolicyError
 from mlguard.resilience import Breaker, CircuitBreaker, Fallback, Retry, Timeout
 from mlguard.target import Target
@@ -246,7 +248,8 @@ class TestHalfOpen:
         assert half_open.state == "closed"
         half_open.failed(probe, ConnectionError())
         assert half_open.stats() == {
-            "state": "closed", "calls": 0, "failures": 0, "failure_rate": 0.0, "opened": 0, "refused": 0,
+            "state": "closed", "calls": 0, "failures": 0, "failure_rate": 0.0, "opened": 0, "half_opened": 0,
+            "closed": 0, "refused": 0, "last_failure": None, "seconds_in_state": 0.0, "log_failures": 0,
         }  # fmt: skip
 
 
@@ -433,3 +436,165 @@ class TestRuntime:
             thread.join(5)
             assert not thread.is_alive()
         assert breaker.stats()["calls"] == 3
+
+
+class TestObservable:
+    def test_each_change_is_logged_once(self, time: Any) -> None:
+        """Opening, probing and closing are three named events with their figures, however many calls see them."""
+        broken = [True]
+
+        @guarded(breaker=Breaker(minimum_calls=2, open_for="10s", scope="observed"))
+        def work() -> None:
+            if broken[0]:
+                raise ConnectionError
+
+        def call() -> None:
+            with contextlib.suppress(ConnectionError, CircuitOpenError):
+                work()
+
+        with testing.capture_events() as events:
+            for _ in range(5):
+                call()
+            time.time += 10
+            call()
+            call()
+            broken[0] = False
+            time.time += 10
+            for _ in range(3):
+                call()
+        told = [(event["event"].removeprefix("mlguard.breaker."), event["log_level"]) for event in events]
+        assert told == [
+            ("opened", "warning"),
+            ("half_opened", "info"),
+            ("opened", "warning"),
+            ("half_opened", "info"),
+            ("closed", "info"),
+        ]
+        assert events[0] | {"calls": 2, "failures": 2, "last_failure": "ConnectionError", "open_for": 10} == events[0]
+        assert (events[0]["scope"], events[2]["probe"], events[4]["lasted"]) == ("observed", True, 0)
+        stats = work.guard.stats()["breaker"]
+        assert (stats["opened"], stats["half_opened"], stats["closed"]) == (2, 2, 1)
+        assert stats["last_failure"] == "ConnectionError"
+
+    def test_a_log_that_fails_is_counted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A processor that raises fails no call, and can call the function itself: no lock is held."""
+
+        @guarded(breaker=Breaker(minimum_calls=1))
+        def work() -> None:
+            raise ConnectionError
+
+        def processor(logger: Any, method: str, event: Any) -> Any:
+            with contextlib.suppress(CircuitOpenError):
+                work()
+            raise RuntimeError
+
+        processors = structlog.get_config()["processors"]
+        processors.insert(0, processor)
+        try:
+            with pytest.raises(ConnectionError):
+                work()
+        finally:
+            processors.remove(processor)
+        assert work.guard.stats()["breaker"]["log_failures"] == 1
+
+    def test_a_reset_closes_it(self) -> None:
+        """`f.guard.reset()` lets calls through again, and forgets."""
+
+        @guarded(breaker=Breaker(minimum_calls=1))
+        def work(fails: bool) -> int:
+            if fails:
+                raise ConnectionError
+            return 1
+
+        with pytest.raises(ConnectionError):
+            work(True)
+        with pytest.raises(CircuitOpenError):
+            work(False)
+        work.guard.reset()
+        assert work(False) == 1
+        assert work.guard.stats()["breaker"]["opened"] == 0
+
+    def test_warm_is_outside(self) -> None:
+        """`f.guard.warm` neither counts nor is refused."""
+
+        @guarded(breaker=Breaker(minimum_calls=1), retry=Retry(), monitor=Monitor())
+        def work(x: int) -> int:
+            if x < 0:
+                raise ConnectionError
+            return x
+
+        with testing.capture_events() as events:
+            assert work.guard.warm(1) == 1
+            for _ in range(2):
+                with pytest.raises(ConnectionError):
+                    work.guard.warm(-1)
+        assert events == []
+        stats = work.guard.stats()
+        assert stats["breaker"]["calls"] == stats["retry"]["calls"] == 0
+        assert stats["monitor"]["calls"] == {}
+
+    def test_outcome_and_event(self) -> None:
+        """What a call met is in its Outcome: attempts, waits, why it stopped, the breaker's state."""
+
+        @guarded(
+            breaker=Breaker(minimum_calls=3), retry=Retry(max_retries=2, initial_delay=1, jitter=False),
+            fallback=0, concurrency=Concurrency(max_concurrent=1), monitor=Monitor(),
+        )  # fmt: skip
+        def work() -> int:
+            raise ConnectionError
+
+        with testing.FakeClock(), testing.capture_events() as events:
+            outcome = work.guard.call()
+        assert (outcome.attempts, outcome.waited, outcome.queued, outcome.late) == (3, 3, 0, False)
+        assert (outcome.stopped, outcome.breaker, outcome.degraded) == ("max_retries", "open", True)
+        event = events[-1]
+        assert event["mlguard.retry.stopped"] == "max_retries"
+        assert event["mlguard.retry.waited"] == event["mlguard.waited"] == 3
+        assert event["mlguard.breaker.state"] == "open"
+        assert work.guard.stats()["retry"]["waited_seconds"] == 3
+
+
+def test_what_a_guard_further_in_refused_is_a_failure_here() -> None:
+    """The inner call was refused, the outer one failed, and its event says with what."""
+
+    @guarded(breaker=Breaker(minimum_calls=1), monitor=Monitor())
+    def inner(x: int) -> None:
+        raise ConnectionError
+
+    @guarded(monitor=Monitor())
+    def outer(x: Any) -> None:
+        inner(x)
+
+    with pytest.raises(ConnectionError):
+        outer(1)
+    with testing.capture_events() as events:
+        with pytest.raises(CircuitOpenError):
+            outer(1)
+        with pytest.raises(InvalidInputError):
+            outer("text")
+    assert [event["mlguard.disposition"] for event in events] == [
+        "rejected_breaker", "failed", "rejected_validation", "failed",
+    ]  # fmt: skip
+    assert events[1]["error.type"] == "mlguard.errors.CircuitOpenError"
+
+
+def test_notes_of_a_fallback() -> None:
+    """`note()` inside a fallback reaches the event, and a guarded fallback's own event names its parent."""
+
+    @guarded(monitor=Monitor())
+    def smaller() -> int:
+        note(model="small")
+        return 1
+
+    def fallback() -> int:
+        note(fell_back=True)
+        return smaller()
+
+    @guarded(fallback=fallback, monitor=Monitor())
+    def work() -> int:
+        raise ConnectionError
+
+    with testing.capture_events() as events:
+        assert work() == 1
+    assert events[1]["fell_back"] is True
+    assert events[0]["mlguard.parent_call_id"] == events[1]["mlguard.call_id"]

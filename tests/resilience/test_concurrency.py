@@ -99,7 +99,10 @@ class TestThreads:
         assert this.waited >= 0.05
         assert slots.waiting == 0
         slots.slot_exit(token)
-        assert slots.stats() == {
+        stats = slots.stats()
+        assert 0.05 <= stats.pop("waited_seconds") < 1
+        assert this.facts == {"mlguard.concurrency.waited": this.waited}
+        assert stats == {
             "in_use": 0,
             "waiting": 0,
             "waited": 1,

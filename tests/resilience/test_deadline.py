@@ -310,7 +310,7 @@ class TestSettings:
             ({}, "must set a limit: total, attempt, first_item or idle. Fix"),
             ({"total": 0}, "Timeout.total = 0: must be more than 0"),
             ({"attempt": "0s"}, "Timeout.attempt = '0s': must be more than 0"),
-            ({"total": 1, "sync_mode": "thread"}, "Timeout.sync_mode = 'thread': must be 'cooperative'"),
+            ({"total": 1, "sync_mode": "kill"}, "Timeout.sync_mode = 'kill': must be 'cooperative' or 'thread'"),
         ],
     )
     def test_refused(self, settings: dict[str, Any], message: str) -> None:

@@ -1,13 +1,8 @@
-"""The public test mode: switch guards off, skip waits, capture events, stand in for the clock.
-
-Each is a context manager; nothing here changes anything before it is entered, and leaving it puts everything back.
-They act on the whole process: don't use them in a service.
-"""
+"""Guards off, waits skipped, events captured. A clock to move by hand is in `fake_clock.py`."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +13,7 @@ from mlguard import clock
 from mlguard.resilience import retry
 from mlguard.wrapper import switch_off
 
-__all__ = ["FakeClock", "capture_events", "disabled", "instant"]
+__all__ = ["capture_events", "disabled", "instant"]
 
 
 @contextmanager
@@ -37,6 +32,9 @@ def disabled() -> Iterator[None]:
 @contextmanager
 def instant(max_retries: int | None = None) -> Iterator[None]:
     """Nothing sleeps: pauses between attempts and waits for memory pass at once.
+
+    What waits for somebody else, a call for a slot or a caller for a running function, still waits; `FakeClock` lets
+    the limits of such waits pass as well.
 
     Args:
         max_retries: Caps the retries of every policy while it lasts. None: each policy's own number.
@@ -71,50 +69,6 @@ def capture_events() -> Iterator[list[dict[str, Any]]]:
         yield events
     finally:
         processors.remove(capture)
-
-
-class FakeClock:
-    """A clock that moves only when told, in place of `mlguard.clock` while it is entered.
-
-    Time-to-live, breaker windows, deadlines and pauses follow it; sleeping moves it forward at once, and is recorded.
-
-        with FakeClock() as time:
-            predict(patient)
-            time.advance(31)
-            predict(patient)  # the cached answer has expired
-    """
-
-    def __init__(self, start: float = 1_000.0) -> None:
-        self._now = start
-        self._lock = threading.Lock()
-        self._previous: list[Any] = []
-        self.sleeps: list[float] = []
-        """The pauses asked for so far, in seconds and in order."""
-
-    def now(self) -> float:
-        """Seconds on this clock."""
-        return self._now
-
-    def advance(self, duration: float | str) -> None:
-        """Moves the clock forward by seconds, or by text such as ``"5m"``."""
-        with self._lock:
-            self._now += clock.seconds(duration)
-
-    def __enter__(self) -> FakeClock:
-        self._previous.append((clock.now, clock.sleep, clock.sleep_async))
-        clock.now, clock.sleep, clock.sleep_async = self.now, self._sleep, self._sleep_async
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        clock.now, clock.sleep, clock.sleep_async = self._previous.pop()
-
-    def _sleep(self, seconds: float) -> None:
-        self.sleeps.append(seconds)
-        self.advance(seconds)
-
-    async def _sleep_async(self, seconds: float) -> None:
-        self._sleep(seconds)
-        await asyncio.sleep(0)
 
 
 def _no_sleep(seconds: float) -> None:

@@ -1,0 +1,1 @@
+"""Claims about behaviour rather than speed, shown on real parts. ``python -m benchmarks.proof`` runs them."""
