@@ -1,10 +1,11 @@
 # make demo: the main job on real data.  make test: the tests.  Both set up all they need in .venv.
+# make proof: the long ones, for a quiet machine: an outage under load, and memory in a real container (root, cgroups).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test check bench picture schemas lock clean
+.PHONY: demo test check bench proof picture schemas lock clean
 
 demo: $(READY)
 	$(BIN)/mlguard demo
@@ -20,6 +21,10 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+proof: $(READY)
+	$(BIN)/python -m benchmarks.proof
+	$(BIN)/python -m benchmarks.memory_proof --page docs/memory.md --json docs/memory.json --plot docs/memory.svg
 
 picture: $(READY)
 	$(BIN)/mlguard demo --picture docs/demo.svg

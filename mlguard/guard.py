@@ -19,7 +19,8 @@ from mlguard.errors import PolicyError
 from mlguard.handle import Guarded, Handle
 from mlguard.memory import Memory
 from mlguard.monitor import Monitor
-from mlguard.policies import Policy, get
+from mlguard.policies import Policy
+from mlguard.policies.choice import Choice
 from mlguard.resilience import Breaker, Concurrency, Fallback, Retry, Timeout
 from mlguard.specialise import specialise
 from mlguard.target import Target
@@ -62,6 +63,7 @@ def guarded(
     rows: RowArguments = None,
     model_version: str | Callable[[], str] | None = None,
     scope: str | None = None,
+    ceiling: Policy | None = None,
     deterministic: bool = True,
     validation: Validation | Mapping[str, Any] | bool | None = None,
     fallback: Any = UNSET,
@@ -86,6 +88,7 @@ def guarded(  # the overloads above are for type checkers, this one signature fo
     rows: RowArguments = None,
     model_version: str | Callable[[], str] | None = None,
     scope: str | None = None,
+    ceiling: Policy | None = None,
     deterministic: bool = True,
     validation: Validation | Mapping[str, Any] | bool | None = None,
     fallback: Any = UNSET,
@@ -117,6 +120,8 @@ def guarded(  # the overloads above are for type checkers, this one signature fo
         model_version: Part of the cache key and of every event; a callable is asked at every call.
         scope: Functions with the same scope share breaker, concurrency, retry budget and the bounds of the cache.
             Absent: nothing is shared.
+        ceiling: What the policy can ask for at most, whoever changes it in a file or the environment: numbers above it
+            are lowered, with a warning; a switch or a section that is False in it is taken away. Absent: no ceiling.
         deterministic: False says that equal inputs may give different results; a cache is then refused.
         validation: Merged over the policy's section, as are all that follow: the fields set here win. A section may be
             given as a mapping of its settings; True means its defaults where the policy has none, False removes it.
@@ -133,12 +138,13 @@ def guarded(  # the overloads above are for type checkers, this one signature fo
         A function of the same kind, with the same name and signature, and ``guard``, its `Handle`.
 
     Raises:
-        PolicyError: The policy does not exist, contradicts itself, or can't be honoured for this function. Where an
-            annotation names something that is defined later, this comes at the first call.
+        PolicyError: The policy contradicts itself, or can't be honoured for this function. For a policy by name, and
+            where an annotation names something that is defined later, this comes at the first call, or at
+            `policies.bind_all()`; so does that there is no policy of the name.
     """
     if policy is not None and not isinstance(policy, Policy | str):
         if callable(policy) or isinstance(policy, classmethod | staticmethod | property):
-            return _decorate(policy, Policy(), Options(), sys._getframe(1).f_locals)
+            return _decorate(policy, Choice(Policy()), Options(), sys._getframe(1).f_locals)
         raise PolicyError(
             f"guarded() takes a Policy or the name of one, not {type(policy).__name__}. "
             "Fix: guarded(Policy(...)), guarded('name'), or sections by name such as guarded(retry=Retry())."
@@ -157,19 +163,21 @@ def guarded(  # the overloads above are for type checkers, this one signature fo
     if fallback is UNSET:
         del overrides["fallback"]
     given = {name: section for name, section in overrides.items() if section is not None}
-    base = get(policy) if isinstance(policy, str) else policy or Policy()
-    merged = base.merged(given) if given else base
+    caller = sys._getframe(1)
+    choice = Choice(
+        Policy() if policy is None else policy, given, ceiling, f"{caller.f_code.co_filename}:{caller.f_lineno}"
+    )
     options = Options(schema, output, key, need, rows, model_version, scope, deterministic)
 
     def decorate(function: Callable[..., Any]) -> Any:
-        return _decorate(function, merged, options, sys._getframe(1).f_locals)
+        return _decorate(function, choice, options, sys._getframe(1).f_locals)
 
     return decorate
 
 
-def _decorate(function: Any, policy: Policy, options: Options, namespace: Mapping[str, Any]) -> Any:
+def _decorate(function: Any, choice: Choice, options: Options, namespace: Mapping[str, Any]) -> Any:
     if isinstance(function, classmethod | staticmethod):
-        return type(function)(_decorate(function.__func__, policy, options, namespace))
+        return type(function)(_decorate(function.__func__, choice, options, namespace))
     target = Target(function, namespace)
     names = {
         "__name__": mlguard.call.__name__,
@@ -179,7 +187,7 @@ def _decorate(function: Any, policy: Policy, options: Options, namespace: Mappin
     wrapper = FunctionType(specialise(target.kind, {})["call"], names, target.name)
     functools.update_wrapper(wrapper, function)
     wrapper.__signature__ = target.signature  # type: ignore[attr-defined]  # Celery and autospec ignore __wrapped__
-    made = Wrapper(wrapper, target, policy, options)
+    made = Wrapper(wrapper, target, choice, options)
     made.prepare()
     wrapper.guard = Handle(made)  # type: ignore[attr-defined]
     return cast("Guarded[..., Any]", wrapper)

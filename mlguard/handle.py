@@ -14,9 +14,10 @@ from mlguard.cache import CacheInfo, ResultCache
 from mlguard.context import Call
 from mlguard.errors import PolicyError
 from mlguard.outcome import Disposition
+from mlguard.policies import Policy
 from mlguard.target import Kind
 from mlguard.validation import Binding
-from mlguard.wrapper import Wrapper
+from mlguard.wrapper import Wrapper, named
 
 __all__ = ["Guarded", "Handle", "Outcome"]
 
@@ -26,7 +27,9 @@ R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 # The order in which a call meets the concerns; the keys are those of `Wiring.rooms`.
-_ORDER = ("monitor", "fallback", "validation", "timeout", "cache", "retry", "breaker", "concurrency", "memory")
+_ORDER = (
+    "monitor", "fallback", "validation", "quarantine", "timeout", "cache", "retry", "breaker", "concurrency", "memory",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,17 +50,44 @@ class Outcome(Generic[R_co]):
     """Seconds from the start of the call to its end."""
     call_id: str
     """The id of the call's event."""
+    waited: float = 0.0
+    """Seconds of the duration that went into waiting for a slot or for memory, and into pauses between attempts."""
+    queued: float = 0.0
+    """Of those, seconds in the line for a slot."""
+    late: bool = False
+    """True where the result came after the deadline and was used all the same."""
+    stopped: str | None = None
+    """Why there was no further attempt after a failure: max_retries, deadline, budget, or retried_within."""
+    breaker: str | None = None
+    """The state of the breaker after the call: closed, open or half_open. None: there is none."""
+    stale: bool = False
+    """True where the value is a cached result whose time was over, served as `stale_while_revalidate` or
+    `stale_if_error` allow."""
     rejected: tuple[dict[str, Any], ...] = ()
-    """What the schema refused and the policy let pass (``on_invalid="report"``), as pydantic's ``errors()``."""
+    """What the schema refused and the policy let pass, as pydantic's ``errors()``: under ``on_invalid="report"`` the
+    violations; under ``"quarantine"`` the rows that were taken out, each with argument, number and column as ``loc``.
+    At most 100 rows are listed; the last entry, ``more_violations``, counts the rest."""
 
 
 class Handle(Generic[P, R_co]):
     """What can be asked of one guarded function; it is the function's attribute ``guard``."""
 
     def __init__(self, wrapper: Wrapper) -> None:
-        self.policy = wrapper.policy
-        """The policy in force, with what the decorator merged over it."""
         self._wrapper = wrapper
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force, with what the decorator merged over it.
+
+        Raises:
+            PolicyError: It goes by a name that no policy has, or can't be honoured.
+        """
+        return self._wrapper.policy
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Where each value in force that is no default was written: file and line, variable, package, or decorator."""
+        return self._wrapper.choice.origins(named)
 
     @property
     def source(self) -> str:
@@ -80,12 +110,12 @@ class Handle(Generic[P, R_co]):
             PolicyError: The function is asynchronous (use `acall`) or a generator (its items are the result).
         """
         self._refuse_outcome(Kind.PLAIN, "await f.guard.acall(...)")
-        return self._wrapper.with_outcome(_outcome)(*args, **kwargs)  # type: ignore[no-any-return]
+        return self._wrapper.with_outcome(self._outcome)(*args, **kwargs)  # type: ignore[no-any-return]
 
     async def acall(self: Handle[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> Outcome[T]:
         """`call` for a coroutine function."""
         self._refuse_outcome(Kind.COROUTINE, "f.guard.call(...)")
-        return await self._wrapper.with_outcome(_outcome)(*args, **kwargs)  # type: ignore[no-any-return]
+        return await self._wrapper.with_outcome(self._outcome)(*args, **kwargs)  # type: ignore[no-any-return]
 
     def warm(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Calls the function once before traffic, with its schema but outside statistics, breaker, cache and retry.
@@ -107,13 +137,35 @@ class Handle(Generic[P, R_co]):
         """
         return self._cache().info()
 
-    def cache_clear(self) -> None:
-        """Forgets every cached result.
+    def cache_clear(self, *, tenant: Any = None, model_version: str | None = None) -> int:
+        """Forgets every cached result, or those of a tenant or of a model version, and says how many.
+
+        In a shared store they are gone for every process; another process may answer from its own memory for a moment
+        more (a second, or what the store's ``?front=`` says). It blocks while the store works: in an async function,
+        call it in a thread.
+
+        Args:
+            tenant: The value of the argument that ``Cache(tenant=...)`` names. None: whoever it is.
+            model_version: A version. None: any.
 
         Raises:
-            PolicyError: The policy has no cache.
+            PolicyError: The policy has no cache, or no tenant although one is given.
+            StoreError: The shared store could not do it.
         """
-        self._cache().clear()
+        return self._cache().clear(tenant=tenant, model_version=model_version)
+
+    def cache_invalidate(self, *args: Any, **kwargs: Any) -> bool:
+        """Forgets the cached result of one call, given its arguments, and says whether there was one.
+
+        With ``Cache(rows=True)``: of every row of the batch.
+
+        Raises:
+            InvalidInputError: The arguments break their schema.
+            PolicyError: The policy has no cache.
+            StoreError: The shared store could not do it.
+        """
+        cache = self._cache()
+        return cache.invalidate(self._wrapper.key_of_call(args, kwargs))
 
     def reset(self) -> None:
         """Forgets state and counts of every concern, as if the function had just been decorated."""
@@ -123,9 +175,29 @@ class Handle(Generic[P, R_co]):
     def __repr__(self) -> str:
         return f"<guard of {self._wrapper.target.name}>"
 
+    def _outcome(self, this: Call, value: Any) -> Outcome[Any]:
+        facts = this.facts or {}
+        breaker = self._wrapper.rooms.get("breaker")
+        return Outcome(
+            value=value,
+            disposition=Disposition(this.disposition),
+            degraded=this.degraded,
+            cached=this.disposition in (Disposition.CACHE_HIT, Disposition.COALESCED),
+            attempts=this.attempts,
+            duration=clock.now() - this.started,
+            call_id=this.id,
+            waited=this.waited,
+            queued=facts.get("mlguard.concurrency.waited", 0.0),
+            late=this.late,
+            stopped=facts.get("mlguard.retry.stopped"),
+            breaker=getattr(breaker, "state", None),
+            stale=facts.get("mlguard.cache") == "stale",
+            rejected=tuple(this.violations or ()),
+        )
+
     def _refuse_outcome(self, wanted: Kind, instead: str) -> None:
         kind, name = self._wrapper.target.kind, self._wrapper.target.name
-        if kind.stream:
+        if kind.stream or self._wrapper.settle().wiring.started is not None:
             raise PolicyError(f"{name} is a {kind.value}: it has items, not one Outcome. Fix: iterate it.")
         if kind is not wanted:
             raise PolicyError(f"{name} is a {kind.value}. Fix: {instead}")
@@ -179,16 +251,3 @@ class Guarded(Generic[P, R_co]):
             self: Guarded[Concatenate[Any, Q], R_co], instance: object, owner: type | None = None, /
         ) -> BoundGuarded[Q, R_co]: ...
         def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
-
-
-def _outcome(this: Call, value: Any) -> Outcome[Any]:
-    return Outcome(
-        value=value,
-        disposition=Disposition(this.disposition),
-        degraded=this.degraded,
-        cached=this.disposition in (Disposition.CACHE_HIT, Disposition.COALESCED),
-        attempts=this.attempts,
-        duration=clock.now() - this.started,
-        call_id=this.id,
-        rejected=tuple(this.violations or ()),
-    )

@@ -6,7 +6,7 @@ A section lives in the room of its concern (`Retry` in `resilience/retry.py`), b
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError
 
@@ -29,6 +29,9 @@ class Section(BaseModel):
     # the two would cost more than all the rest of mlguard.
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, defer_build=True)
 
+    fixed: ClassVar[tuple[str, ...]] = ()
+    """Settings that can't change while a process runs."""
+
     if not TYPE_CHECKING:  # a written __init__ would hide the fields from type checkers
 
         def __init__(self, /, **values: Any) -> None:
@@ -45,7 +48,8 @@ class Section(BaseModel):
         schema = handler(core)
         properties = handler.resolve_ref_schema(schema).get("properties", {})
         for name, text in descriptions(cls).items():
-            properties[name]["description"] = text
+            if name in properties:  # a setting that only Python can hold is none of the schema's
+                properties[name]["description"] = text
         return schema
 
 

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from types import UnionType
-from typing import Annotated, Any, NoReturn, Union, get_args, get_origin
+from typing import Annotated, Any, Final, NoReturn, Union, get_args, get_origin
 
 from mlguard import clock, context
-from mlguard.batch import RowArguments
-from mlguard.cache import Cache, ResultCache, store_of
+from mlguard.awaited_streams import AwaitedStream, Finished, Started, gives_stream
+from mlguard.batch import Batch, RowArguments
+from mlguard.cache import Cache, ResultCache, cache_for, store_of
 from mlguard.errors import PolicyError
-from mlguard.memory import MemoryGuard
+from mlguard.keyed import Pool, pool_of
+from mlguard.memory import Memory, MemoryGuard, guard_for
 from mlguard.monitor import Reporter
-from mlguard.outcome import Disposition
+from mlguard.outcome import Disposition, from_within
 from mlguard.policies import Policy
 from mlguard.resilience import CircuitBreaker, Deadlines, Retrying, SafeDefault, Slots
-from mlguard.scopes import shared
+from mlguard.scopes import ScopeKey, Scopes, settings_of
 from mlguard.streams import END, Opener, first_checked, opened_fallback, opened_fallback_async
-from mlguard.target import Target
+from mlguard.target import Kind, Target
 from mlguard.validation import Binding
 from mlguard.vocabulary import Runtime
 
@@ -49,15 +52,39 @@ class Wiring:
     flags: dict[str, bool] = field(default_factory=dict)
     names: dict[str, Any] = field(default_factory=dict)
     rooms: dict[str, Runtime] = field(default_factory=dict)
+    scopes: dict[str, ScopeKey] = field(default_factory=dict)
+    """What it shares with other functions, by section."""
+    started: Started | None = None
+    """What a call of it begins, where the function is a coroutine function that returns an async iterator."""
+
+    @property
+    def pools(self) -> dict[str, Pool]:
+        """The sections that have an object for each value of an argument."""
+        return {name: room for name, room in self.rooms.items() if isinstance(room, Pool)}
 
 
-def wire(target: Target, policy: Policy, options: Options) -> Wiring:
+def wire(
+    target: Target, policy: Policy, options: Options, *, scopes: Scopes, before: tuple[Policy, Wiring] | None = None
+) -> Wiring:
     """Builds every runtime object a policy asks for.
+
+    Args:
+        target: The function.
+        policy: Its policy.
+        options: What its decorator said beside it.
+        scopes: Where functions of one scope find what they share.
+        before: The policy and wiring that these replace: a section that did not change keeps its object, and its state.
 
     Raises:
         PolicyError: The policy can't be honoured for this function.
         NameError: An annotation names something that is not defined yet.
     """
+    declared = target.declared(options.schema, options.output)  # whose marks say what is hidden or no part of a key
+    if target.kind is Kind.COROUTINE and gives_stream(declared.hints.get("return")):
+        inner = wire(AwaitedStream(target), policy, options, scopes=scopes, before=before)
+        started = Started(inner.flags, inner.names)
+        names = {**core_names(target, target.function), "function": started}
+        return Wiring({}, names, inner.rooms, inner.scopes, started)
     _refuse_contradictions(target, policy, options)
     wiring = Wiring()
     asynchronous = target.kind.asynchronous
@@ -68,8 +95,28 @@ def wire(target: Target, policy: Policy, options: Options) -> Wiring:
         wiring.names.update(room.names(asynchronous=asynchronous))
         return room
 
-    scope = options.scope
-    declared = target.declared(options.schema, options.output)  # whose marks say what is hidden or no part of a key
+    def shared(name: str, runtime: Callable[[Target, Any], Any]) -> Any:
+        """The object of the section's scope, or an own one."""
+        section = getattr(policy, name)
+        if getattr(section, "per", None) is not None:
+            _refuse_keys(target, name)
+            runtime = pool_of(runtime)
+        built, key = scopes.shared(runtime, target, section, options.scope)
+        if key is not None:
+            wiring.scopes[name] = key
+        return built
+
+    def lasting(name: str, build: Callable[[], Any]) -> Any:
+        """The object that was there before, where the section is still the same; else a new one."""
+        if before is None or name not in before[1].rooms:
+            return build()
+        if settings_of(getattr(policy, name)) != settings_of(getattr(before[0], name)):
+            return build()
+        if name in before[1].scopes:
+            wiring.scopes[name] = before[1].scopes[name]
+            scopes.keep(wiring.scopes[name], target)
+        return before[1].rooms[name]
+
     reports = policy.validation is not None and policy.validation.on_invalid == "report"
     binding = Binding(target, policy.validation, schema=options.schema, output=options.output)
     add("validation", "VALIDATE", binding)
@@ -81,35 +128,103 @@ def wire(target: Target, policy: Policy, options: Options) -> Wiring:
     }
     if target.kind.stream and binding.checks:
         wiring.names["check"] = first_checked(binding.check_item)
-    if policy.timeout:
-        add("timeout", "TIMEOUT", Deadlines(target, policy.timeout))
+    deadlines = Deadlines(target, policy.timeout) if policy.timeout else None
+    if deadlines is not None:
+        add("timeout", "TIMEOUT", deadlines)
+        wiring.flags["THREAD"] = deadlines.threads is not None
     if policy.cache:
-        add("cache", "CACHE", _result_cache(declared, policy.cache, options))
+        build_cache = partial(_result_cache, declared, policy.cache, options, shared, binding.checks)
+        cache = add("cache", "CACHE", lasting("cache", build_cache))
+        cache.deadlines = wiring.rooms.get("timeout")
     if policy.retry:
-        add("retry", "RETRY", shared(Retrying, target, policy.retry, scope))
+        add("retry", "RETRY", lasting("retry", partial(shared, "retry", Retrying)))
     if policy.breaker:
-        add("breaker", "BREAKER", shared(CircuitBreaker, target, policy.breaker, scope))
+        add("breaker", "BREAKER", lasting("breaker", partial(shared, "breaker", CircuitBreaker)))
     if policy.concurrency:
-        add("concurrency", "CONCURRENCY", shared(Slots, target, policy.concurrency, scope))
+        add("concurrency", "CONCURRENCY", lasting("concurrency", partial(shared, "concurrency", Slots)))
     if policy.memory:
-        add("memory", "MEMORY", MemoryGuard(target, policy.memory, need=options.need))
+        add("memory", "MEMORY", lasting("memory", partial(_memory_guard, target, declared, policy.memory, options)))
+        wiring.flags["SPLIT"] = policy.memory.split
+    wiring.flags["ON_RESULT"] = policy.retry is not None and policy.retry.on_result is not None
+    quarantine = None
+    if policy.validation and policy.validation.on_invalid == "quarantine":
+        quarantine = add("quarantine", "QUARANTINE", _quarantine(declared, policy, binding))
     if policy.fallback:
-        add("fallback", "FALLBACK", _fallback(target, policy, binding))
+        add("fallback", "FALLBACK", _fallback(target, policy, binding, quarantine))
     if policy.monitor:
-        add("monitor", "MONITOR", _reporter(declared, policy, options, wiring.rooms))
+        reporter = add("monitor", "MONITOR", _reporter(declared, policy, options, wiring.rooms))
+        if before is not None and "monitor" in before[1].rooms:
+            reporter.go_on_from(before[1].rooms["monitor"])
     # Report mode with a cache needs a record as well: a result that only report mode let pass is not kept for others.
-    wiring.flags["RECORD"] = bool(policy.monitor or policy.timeout or (reports and policy.cache))
+    # So is one that retry would rather have had otherwise.
+    only_its_callers = policy.cache and (reports or wiring.flags["ON_RESULT"])
+    wiring.flags["RECORD"] = bool(policy.monitor or policy.timeout or only_its_callers or quarantine)
+    held = [name for name in ("timeout", "concurrency", "memory") if getattr(policy, name)]
+    if held and not binding.checks and not target.kind.stream and declared.hints.get("return", Any) in (Any, object):
+        wiring.flags["CHECK"] = True
+        wiring.names |= {"check": Finished(target, held), "exact": None}
     wiring.names |= core_names(target, target.function)
     return wiring
 
 
-def _result_cache(target: Target, section: Cache, options: Options) -> ResultCache:
-    store = shared(store_of, target, section, options.scope) if section.scope or options.scope else None
-    return ResultCache(target, section, key=options.key, model_version=options.model_version, store=store)
+def _refuse_keys(target: Target, name: str) -> None:
+    """What can't run on the objects of one value."""
+    if isinstance(target, AwaitedStream):
+        raise PolicyError(
+            f"{target.name}: {name}.per can't be honoured for a coroutine function that returns an async iterator. "
+            "Fix: make it an async generator ('async for item in ...: yield item'), or drop per."
+        )
 
 
-def _fallback(target: Target, policy: Policy, binding: Binding) -> SafeDefault:
+def _result_cache(
+    target: Target,
+    section: Cache,
+    options: Options,
+    shared: Callable[[str, Callable[..., Any]], Any],
+    checked: bool,
+) -> ResultCache:
+    store = shared("cache", store_of) if section.scope or options.scope else None
+    return cache_for(
+        target,
+        section,
+        rows=options.rows,
+        key=options.key,
+        model_version=options.model_version,
+        store=store,
+        checked=checked,
+    )
+
+
+def _memory_guard(target: Target, declared: Target, section: Memory, options: Options) -> MemoryGuard:
+    batch = Batch(declared, options.rows) if section.split else None
+    return guard_for(target, section, need=options.need, batch=batch)
+
+
+def _quarantine(target: Target, policy: Policy, binding: Binding) -> Any:
+    from mlguard.validation.tables.quarantine import Quarantine  # loads what looks at tables
+
     assert policy.fallback  # noqa: S101 - for the type checker
+    assert policy.validation  # noqa: S101
+    return Quarantine(
+        target,
+        spread=binding.spread if binding.has_keywords else None,
+        check=binding.check if binding.checks else None,
+        violations=binding.told,
+        by_call=callable(policy.fallback.value),
+        depth=policy.validation.check,
+    )
+
+
+def _fallback(target: Target, policy: Policy, binding: Binding, quarantine: Any) -> SafeDefault:
+    assert policy.fallback  # noqa: S101 - for the type checker
+    if quarantine is not None:
+        from mlguard.resilience.by_row import RowDefault
+
+        by_row = RowDefault(
+            target, policy.fallback, check=binding.check if binding.checks else None, quarantine=quarantine
+        )
+        quarantine.answered_by(by_row)
+        return by_row
     streams = (opened_fallback_async if target.kind.asynchronous else opened_fallback) if target.kind.stream else None
     check = None if not binding.checks else first_checked(binding.check_item) if target.kind.stream else binding.check
     invalid = policy.validation is not None and policy.validation.on_invalid == "fallback"
@@ -128,9 +243,15 @@ def _reporter(target: Target, policy: Policy, options: Options, rooms: dict[str,
     )
 
 
+CORE: Final = ("function", "sleep", "clock", "context", "Disposition", "END")
+"""The names that belong to no section."""
+
+
 def core_names(target: Target, function: Callable[..., Any]) -> dict[str, Any]:
-    """The names that belong to no section: the function, the call in progress, the clock."""
+    """What `CORE` stands for: the function, the call in progress, the clock."""
     asynchronous = target.kind.asynchronous
+    if target.inside is not None and function is target.function:
+        function = target.inside
     if target.kind.stream:
         opener = Opener(function)
         function = opener.open_async if asynchronous else opener.open
@@ -140,12 +261,14 @@ def core_names(target: Target, function: Callable[..., Any]) -> dict[str, Any]:
         "clock": clock,
         "context": context,
         "Disposition": Disposition,
+        "from_within": from_within,
         "END": END,
     }
 
 
 def _sleep(seconds: float) -> None:
-    clock.sleep(seconds)
+    if seconds > 0:  # even time.sleep(0) costs 60 µs
+        clock.sleep(seconds)
 
 
 async def _sleep_async(seconds: float) -> None:
@@ -162,11 +285,34 @@ def _refuse_contradictions(target: Target, policy: Policy, options: Options) -> 
         refuse(f"policy '{policy.name}' is abstract", "use a policy that extends it")
     if policy.cache and target.kind.stream:
         refuse("cache is set, but a stream can't be cached", "cache=False, or return a list")
+    if policy.memory and policy.memory.split and target.kind.stream:
+        refuse("memory.split is set, but what a stream yields can't be joined", "memory.split=False, or return a list")
     if policy.cache and not options.deterministic:
         refuse(
             "cache is set, but deterministic=False says that equal inputs give different results",
             "cache=False, or drop deterministic=False",
         )
+    if policy.retry and policy.retry.on_result is not None and target.kind.stream:
+        refuse(
+            "retry.on_result is set, but a stream has items, not one result to decide on",
+            "drop on_result, or return a list",
+        )
+    if policy.validation and policy.validation.on_invalid == "quarantine":
+        if target.kind.stream:
+            refuse(
+                "validation.on_invalid = 'quarantine', but a stream has items, no rows to put back in place",
+                "on_invalid='raise', or return a list",
+            )
+        if not policy.fallback:
+            refuse(
+                "validation.on_invalid = 'quarantine', but no fallback is set to answer for rejected rows",
+                "fallback=VALUE, which stands for one row, or on_invalid='raise'",
+            )
+        if not policy.validation.input:
+            refuse(
+                "validation.on_invalid = 'quarantine', but validation.input is off, so no row is looked at",
+                "input=True, or on_invalid='raise'",
+            )
     if policy.validation and policy.validation.on_invalid == "fallback" and not policy.fallback:
         refuse(
             "validation.on_invalid = 'fallback', but no fallback is set",

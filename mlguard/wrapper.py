@@ -1,34 +1,139 @@
-"""The wrapper of one function at work: when it gets which code, and how it is switched off.
+"""The wrapper of one function at work: when it gets which code, and how it is switched off or given another policy.
 
-A wrapper is a plain function object; what changes is its code. A call that runs keeps the code it began with, so that
-settling, switching off and on again are safe at any moment. What can be asked of it is in `handle.py`.
+A wrapper is a plain function object; what changes is its code. A call that runs keeps the code it began with, and the
+names that code looks up, so that settling, switching off and on again, and another policy are safe at any moment. What
+can be asked of it is in `handle.py`.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
-from collections.abc import Callable, Mapping
-from types import FunctionType
+from collections.abc import Callable, Iterable, Mapping
+from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from mlguard.errors import PolicyError
 from mlguard.forks import in_children
+from mlguard.keyed import ByKey
+from mlguard.policies import Policy
+from mlguard.policies.ceiling import Clamped
+from mlguard.policies.choice import Choice
+from mlguard.policies.policy import section_classes
+from mlguard.scopes import Scopes
+from mlguard.scopes import of_this_process as scopes_of_this_process
 from mlguard.specialise import readable, specialise
 from mlguard.target import Target
 from mlguard.vocabulary import Runtime
-from mlguard.wiring import Options, core_names, wire
+from mlguard.wiring import CORE, Options, Wiring, core_names, wire
 
 if TYPE_CHECKING:
-    from mlguard.policies import Policy
+    from mlguard.policies.lineage import Resolved
 
-__all__ = ["Wrapper", "every_wrapper", "switch_off"]
+__all__ = ["Bound", "Wrapper", "every_wrapper", "named", "settling", "surround", "switch_off"]
 
 _settling = threading.RLock()
 _wrappers: weakref.WeakSet[Wrapper] = weakref.WeakSet()
 _off = 0  # how many `testing.disabled()` are entered
+_around: Callable[[Target], Callable[..., Any] | None] | None = None  # what `testing.chaos` puts in functions' places
 
 _WARM = ("VALIDATE", "POSITIONAL", "DIMS", "CHECK")
+
+
+class Bound:
+    """What a function is bound to: a policy, and all that was built for it.
+
+    Args:
+        target: The function.
+        policy: The policy in force.
+        clamped: What the decorator's ceiling lowered in it.
+        wiring: What it became.
+        number: Which one it is, from 0. The names of later ones end in it, so that a call which began under an earlier
+            one goes on with its own.
+    """
+
+    def __init__(self, target: Target, policy: Policy, clamped: list[Clamped], wiring: Wiring, number: int) -> None:
+        self._target = target
+        self.policy = policy
+        self.clamped = clamped
+        self.wiring = wiring
+        self.number = number
+        self._calls = _Codes()
+        self._produces = _Codes()
+
+    def code(self, function: FunctionType) -> CodeType:
+        """The code of a call under this policy; the names it looks up are put into the function's namespace."""
+        namespace, kind = function.__globals__, self._target.kind
+        if self.wiring.pools:
+            by_key = ByKey(self._target, self.wiring.pools, self.wiring.flags, self.wiring.names)
+            (name,) = self._renamed("by_key").values()
+            namespace[name] = core_names(self._target, by_key)["function"]
+            return specialise(kind, {}, {"function": name})["call"].replace(
+                co_name=function.__name__, co_qualname=function.__qualname__
+            )
+        code = specialise(kind, self.wiring.flags, self._renamed("produce", *self.wiring.names) if self.number else {})
+        namespace.update(zip(self._renamed(*self.wiring.names).values(), self.wiring.names.values(), strict=True))
+        if "produce" in code:
+            own = self._produces.watched(code["produce"].replace())
+            namespace.update(dict.fromkeys(self._renamed("produce").values(), FunctionType(own, namespace)))
+        return self._calls.watched(code["call"].replace(co_name=function.__name__, co_qualname=function.__qualname__))
+
+    def forget(self, namespace: dict[str, Any]) -> None:
+        """Takes its names out of a namespace as soon as no call runs on them any more: they may hold a whole cache."""
+        names = [name for name in self._renamed(*self.wiring.names).values() if name not in CORE]
+        produce = self._renamed("produce").values()
+
+        def forget_produce() -> None:
+            _drop(namespace, produce)
+            self._produces.when_gone(lambda: _drop(namespace, names))
+
+        self._calls.when_gone(forget_produce)
+
+    def _renamed(self, *names: str) -> dict[str, str]:
+        return {name: f"{name}__{self.number}" if self.number else name for name in names}
+
+
+class _Codes:
+    """Code objects that may still run: each call in progress keeps the one it began with."""
+
+    def __init__(self) -> None:
+        self._alive: set[int] = set()
+        self._numbers = itertools.count()
+        self._then: Callable[[], Any] | None = None
+
+    def watched(self, code: CodeType) -> CodeType:
+        """The same code object, which must be nobody else's."""
+        number = next(self._numbers)
+        self._alive.add(number)
+        weakref.finalize(code, self._gone, number).atexit = False
+        return code
+
+    def when_gone(self, then: Callable[[], Any]) -> None:
+        """Does something once none of them can run any more."""
+        self._then = then
+        self._gone(-1)
+
+    def _gone(self, number: int) -> None:
+        self._alive.discard(number)
+        if not self._alive and self._then is not None:
+            then, self._then = self._then, None
+            then()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unwatched, ()
+
+
+def _unwatched() -> _Codes:
+    """In another process: the code came by itself, nobody knows when it is gone, so that nothing is ever dropped."""
+    codes = _Codes()
+    codes._alive.add(-2)
+    return codes
+
+
+def _drop(namespace: dict[str, Any], names: Iterable[str]) -> None:
+    for name in names:
+        namespace.pop(name, None)
 
 
 class Wrapper:
@@ -37,40 +142,52 @@ class Wrapper:
     Args:
         function: The function object whose code this changes; its globals are the wrapper's own.
         target: The user's function.
-        policy: The policy in force.
+        choice: The policy that the decorator chose; one that goes by name is bound at the first call.
         options: What the decorator said beside it.
+
+    Raises:
+        PolicyError: The policy contradicts itself.
     """
 
-    def __init__(self, function: FunctionType, target: Target, policy: Policy, options: Options) -> None:
+    def __init__(self, function: FunctionType, target: Target, choice: Choice, options: Options) -> None:
         self.target = target
-        self.policy = policy
+        self.choice = choice
         self._function = function
         self._options = options
-        self._flags: dict[str, bool] | None = None
-        self._rooms: dict[str, Runtime] = {}
+        self._policy = None if choice.name else self._chosen(named)[0]
+        self._bound: Bound | None = None
         self._variants: dict[tuple[str, bool], Callable[..., Any]] = {}
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force, with what the decorator merged over it."""
+        if self._bound is None and self._policy is not None:
+            return self._policy
+        return self.settle().policy
 
     @property
     def rooms(self) -> dict[str, Runtime]:
         """The runtime object of each concern, by section."""
-        self.settle()
-        return self._rooms
+        return self.settle().wiring.rooms
 
     @property
     def source(self) -> str:
         """The wrapper as Python text."""
-        self.settle()
-        return readable(self.target.kind, self._flags or {}, self._function.__name__)
+        wiring = self.settle().wiring
+        text = readable(self.target.kind, wiring.flags, self._function.__name__)
+        return text if wiring.started is None else text + wiring.started.source
 
     def prepare(self) -> None:
-        """Makes the function work: at once where its annotations can be resolved, else from its first call on.
+        """Makes the function work: at once where policy and annotations can be resolved, else from its first call on.
 
         Raises:
             PolicyError: The policy can't be honoured.
         """
+        self.target.inside = None if _around is None else _around(self.target)
+        core = core_names(self.target, self.target.function)
         first_call = core_names(self.target, self._first_call)["function"]
-        self._function.__globals__.update({**core_names(self.target, self.target.function), "first_call": first_call})
-        if self.target.resolved:
+        self._function.__globals__.update({**core, "unguarded": core["function"], "first_call": first_call})
+        if self.target.resolved and self._policy is not None:
             try:
                 self._settle()
             except NameError:
@@ -79,16 +196,17 @@ class Wrapper:
             self.put()
         _wrappers.add(self)
 
-    def settle(self) -> None:
-        """Puts the real code in place, where that had to wait for annotations to become resolvable.
+    def settle(self) -> Bound:
+        """Puts the real code in place, where that had to wait for annotations or for the policy of a name.
 
         Raises:
-            PolicyError: The policy can't be honoured, or an annotation names something that is still not defined.
+            PolicyError: The policy does not exist or can't be honoured, or an annotation names something that is still
+                not defined.
         """
-        if self._flags is not None:
-            return
+        if self._bound is not None:
+            return self._bound
         try:
-            self._settle()
+            return self._settle()
         except NameError as error:
             raise PolicyError(
                 f"{self.target.name}: an annotation names '{error.name}', which is not defined. "
@@ -97,28 +215,78 @@ class Wrapper:
 
     def put(self) -> None:
         """Gives the function the code for its state."""
-        if _off:
-            code = specialise(self.target.kind, {})
-        elif self._flags is None:
-            code = specialise(self.target.kind, {}, rename={"function": "first_call"})
-        else:
-            code = specialise(self.target.kind, self._flags)
         function = self._function
-        if "produce" in code:
-            function.__globals__["produce"] = FunctionType(code["produce"], function.__globals__)
-        function.__code__ = code["call"].replace(co_name=function.__name__, co_qualname=function.__qualname__)
+        if not _off and self._bound is not None:
+            function.__code__ = self._bound.code(function)
+            return
+        rename = {"function": "unguarded" if _off else "first_call"}
+        code = specialise(self.target.kind, {}, rename)["call"]
+        function.__code__ = code.replace(co_name=function.__name__, co_qualname=function.__qualname__)
+
+    def surround(self) -> None:
+        """Calls, in the user's function's place, what `testing.chaos` makes of it."""
+        inside = None if _around is None else _around(self.target)
+        if inside is None and self.target.inside is None:
+            return
+        self.target.inside = inside
+        function = core_names(self.target, self.target.function)["function"]
+        self._function.__globals__["unguarded"] = function
+        if self._bound is not None and self._bound.wiring.started is None:  # which looks for itself
+            self._bound.wiring.names["function"] = function
+        self._variants = {}
+        self.put()
+
+    def rebuilt(self, get: Callable[[str], Resolved], scopes: Scopes) -> Bound | None:
+        """What this function would be bound to now; None: nothing changed, or it is not bound yet. Changes nothing.
+
+        Raises:
+            PolicyError: The policy is gone, or can't be honoured, or not at run time.
+        """
+        bound = self._bound
+        if bound is None:
+            return None
+        policy, clamped = self._chosen(get)
+        if policy.fingerprint == bound.policy.fingerprint:
+            for key in bound.wiring.scopes.values():
+                scopes.keep(key, self.target)
+            return None
+        _refuse_what_is_fixed(self.target, bound.policy, policy)
+        wiring = wire(self.target, policy, self._options, scopes=scopes, before=(bound.policy, bound.wiring))
+        return Bound(self.target, policy, clamped, wiring, bound.number + 1)
+
+    def rebind(self, bound: Bound) -> None:
+        """Puts another policy in place; calls in progress end under the one they began with."""
+        with _settling:
+            before, self._bound = self._bound, bound
+            self._variants = {}
+            self.put()
+        if before is not None:
+            before.forget(self._function.__globals__)
+            if before.clamped != bound.clamped:
+                self.choice.tell(bound.clamped, function=self.target.name)
 
     def with_outcome(self, outcome: Callable[[Any, Any], Any]) -> Callable[..., Any]:
         """The same call, whose result is what `outcome` makes of its record and its value."""
-        self.settle()
-        flags = {} if _off else self._flags or {}
+        flags = {} if _off else self.settle().wiring.flags
         return self._variant("outcome", {**flags, "RECORD": True, "OUTCOME": True}, outcome=outcome)
 
     def warm(self) -> Callable[..., Any]:
         """The same call with the schema alone."""
-        self.settle()
-        flags = {} if _off else self._flags or {}
-        return self._variant("warm", {flag: flags.get(flag, False) for flag in _WARM})
+        flags = {} if _off else self.settle().wiring.flags
+        plain = core_names(self.target, self.target.function)["function"]
+        return self._variant("warm", {flag: flags.get(flag, False) for flag in _WARM}, function=plain)
+
+    def key_of_call(self, args: Any, kwargs: Any) -> Any:
+        """The cache key of a call's validated arguments; the function does not run."""
+        wiring = self.settle().wiring
+        flags = {flag: wiring.flags.get(flag, False) for flag in ("VALIDATE", "POSITIONAL", "DIMS", "CACHE")}
+        call = self._variant("key", flags, **{**wiring.names, "lookup": _found})
+        if not self.target.kind.asynchronous:
+            return call(*args, **kwargs)[0]
+        try:
+            call(*args, **kwargs).send(None)  # it meets nothing that it would have to wait for
+        except StopIteration as stop:
+            return stop.value[0]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_variants": {}}
@@ -127,20 +295,27 @@ class Wrapper:
         self.__dict__.update(state)
         _wrappers.add(self)
 
+    def _chosen(self, get: Callable[[str], Resolved]) -> tuple[Policy, list[Clamped]]:
+        try:
+            return self.choice.policy(get)
+        except PolicyError as error:
+            raise PolicyError(f"{self.target.name}: {error}") from None
+
     def _first_call(self, *args: Any, **kwargs: Any) -> Any:
         """What an unsettled function calls."""
-        self.settle()
+        with _settling:  # another thread may just be putting the code in place
+            self.settle()
         return self._function(*args, **kwargs)
 
-    def _settle(self) -> None:
+    def _settle(self) -> Bound:
         with _settling:
-            if self._flags is not None:
-                return
-            wiring = wire(self.target, self.policy, self._options)
-            self._function.__globals__.update(wiring.names)
-            self._rooms = wiring.rooms
-            self._flags = wiring.flags
-            self.put()
+            if self._bound is None:
+                policy, clamped = self._chosen(named)
+                wiring = wire(self.target, policy, self._options, scopes=scopes_of_this_process)
+                self._bound = Bound(self.target, policy, clamped, wiring, 0)
+                self.put()
+                self.choice.tell(clamped, function=self.target.name)
+            return self._bound
 
     def _variant(self, name: str, flags: Mapping[str, bool], **names: Any) -> Callable[..., Any]:
         key = name, bool(_off)
@@ -148,16 +323,37 @@ class Wrapper:
             code = specialise(self.target.kind, flags)
             # The function's own names may be fewer: pickling by value takes along only those that its code uses.
             core = core_names(self.target, self.target.function)
-            namespace = {**core, **self._function.__globals__, **names}
+            own = core if _off else self.settle().wiring.names
+            namespace = {**core, **self._function.__globals__, **own, **names}
+            if not _off and (pools := self.settle().wiring.pools):
+                return self._variants.setdefault(key, ByKey(self.target, pools, flags, {**own, **names}))
             if "produce" in code:
                 namespace["produce"] = FunctionType(code["produce"], namespace)
             self._variants[key] = FunctionType(code["call"], namespace)
         return self._variants[key]
 
 
+def _found(key: Any) -> tuple[Any]:
+    return (key,)
+
+
+def settling() -> threading.RLock:
+    """The lock that is held while a function gets other code."""
+    return _settling
+
+
 def every_wrapper() -> list[Wrapper]:
     """The wrappers of every guarded function that is alive in this process."""
     return list(_wrappers)
+
+
+def surround(around: Callable[[Target], Callable[..., Any] | None] | None) -> None:
+    """Lets every guarded function call what `around` says in the user's function's place; None: as it was."""
+    global _around
+    with _settling:
+        _around = around
+        for wrapper in every_wrapper():
+            wrapper.surround()
 
 
 def switch_off(off: bool) -> None:
@@ -167,6 +363,25 @@ def switch_off(off: bool) -> None:
         _off += 1 if off else -1
         for wrapper in every_wrapper():
             wrapper.put()
+
+
+def named(name: str) -> Resolved:
+    """The policy of that name in force."""
+    from mlguard.policies.catalogue import of_this_process  # not at import: policies without a name need none of it
+
+    return of_this_process.get(name)
+
+
+def _refuse_what_is_fixed(target: Target, before: Policy, after: Policy) -> None:
+    """What a process does once and can't undo is no matter for a reload."""
+    for name, section in section_classes().items():
+        for key in section.fixed:
+            old, new = (getattr(getattr(policy, name), key, None) for policy in (before, after))
+            if old != new:
+                raise PolicyError(
+                    f"{target.name}: {name}.{key} can't change while the process runs ({old} -> {new}). "
+                    "Fix: restart the service, or change it back."
+                )
 
 
 def _renew() -> None:

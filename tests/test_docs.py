@@ -31,6 +31,8 @@ VOLATILE = [
     (re.compile(r'("timestamp": )"[^"]+"'), r'\1"T"'),
     (re.compile(r'("mlguard\.policy\.fingerprint": )"[0-9a-f]+"'), r'\1"F"'),
     (re.compile(r"limit of (?:host|cgroup v\d \S+?), "), "limit of SOURCE, "),
+    (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "TIME"),
+    (re.compile(r"(/[\w.-]+)+/mlguard\.toml"), "mlguard.toml"),
     (re.compile(r"\d+(?:\.\d+)?(?:KiB|MiB|GiB|TiB)"), "SIZE"),
 ]
 

@@ -106,6 +106,10 @@ class Model:
         return x + 1
 
 
+def half_of(x: int) -> float:
+    return x / 2
+
+
 class TestForms:
     def test_bare(self) -> None:
         """`@guarded` alone enforces the annotations and nothing else."""
@@ -151,10 +155,25 @@ class TestForms:
         assert f.guard.policy.name == "guard_test"
 
     def test_unknown_name(self) -> None:
-        """A name nobody defined is refused at decoration, with the nearest one that exists."""
+        """A name nobody defined is refused at the first call, with the nearest one that exists."""
         policies.define("realtime_test", Policy())
+        guarded("realtime_tset")(half_of)
         with pytest.raises(PolicyError, match="realtime_test"):
-            guarded("realtime_tset")
+            guarded("realtime_tset")(half_of)(1)
+
+    def test_a_name_binds_at_the_first_call(self) -> None:
+        """The policy may be defined after the function, and the function says what it is once it is bound."""
+        late = guarded("late_test")(half_of)
+        policies.define("late_test", Policy(retry=Retry(max_retries=7)))
+        assert late(3) == 1.5
+        assert late.guard.policy.retry is not None
+        assert late.guard.policy.retry.max_retries == 7
+
+    @pytest.mark.parametrize("name", ["Realtime", "real-time", "", "mlguard:", "other:realtime"])
+    def test_what_can_be_no_name_is_refused_at_decoration(self, name: str) -> None:
+        """A name that no policy could ever have is told at once."""
+        with pytest.raises(PolicyError, match="can't be the name of a policy"):
+            guarded(name)
 
     def test_validation_off(self) -> None:
         """`validation=False` lets everything through as it is."""
@@ -264,17 +283,17 @@ class TestKinds:
             guarded(Policy())(Predictor())
         assert guarded(Policy())(Predictor().predict)("3") == 3  # type: ignore[arg-type]
 
-    def test_a_coroutine_that_returns_an_iterator(self) -> None:
+    def test_a_function_that_returns_an_iterator(self) -> None:
         """A slot that would be given back before the items are made is refused at decoration."""
         with pytest.raises(PolicyError, match="make it a generator"):
 
             @guarded(concurrency=Concurrency(max_concurrent=1))
-            async def tokens() -> AsyncIterator[str]:
-                return count_later(1)  # type: ignore[return-value]
+            def tokens() -> Iterator[int]:
+                return iter([1])
 
     @pytest.mark.parametrize(
         "returned",
-        [Awaitable[int], Coroutine[Any, Any, int], Iterator[int] | None, Annotated[AsyncIterable[int], "marked"]],
+        [Awaitable[int], Coroutine[Any, Any, int], Iterator[int] | None, AsyncIterable[int] | None],
     )
     def test_whatever_is_done_after_the_return(self, returned: Any) -> None:
         """Nothing that works after the function has returned escapes a limit: it is refused at decoration."""

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import mlguard
-from mlguard.cli import demo, policies
+from mlguard.cli import demo, doctor, policies, schema
 
 __all__ = ["app"]
 
@@ -19,6 +19,8 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.add_typer(policies.app, name="policies")
+app.add_typer(schema.app, name="schema")
+app.command("doctor")(doctor.doctor)
 
 
 def _say_version(wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""`mlguard policies`: which named policies are in force here, what each says, and where every value comes from.
+"""`mlguard policies`: the named policies in force here, where their values come from, and whether code uses them well.
 
 Reads what a service started in the same folder, with the same environment, would read; policies that are defined in
 its code are not seen.
@@ -7,6 +7,8 @@ its code are not seen.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,11 +19,15 @@ from rich.text import Text
 
 from mlguard import policies
 from mlguard.errors import PolicyError
+from mlguard.policies import lint
+from mlguard.policies.catalogue import of_this_process
+from mlguard.policies.difference import difference
+from mlguard.policies.lineage import Resolved
 from mlguard.policies.presets import presets
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Named policies: list, show, explain.", no_args_is_help=True)
+app = typer.Typer(help="Named policies: list, show, explain, diff, check.", no_args_is_help=True)
 
 _Name = Annotated[str, typer.Argument(help="A name of yours, or of a preset, such as mlguard:realtime.")]
 
@@ -58,6 +64,57 @@ def explain(name: _Name) -> None:
     """Every value of one policy in force, and where it was written: file and line, variable or default."""
     typer.echo(policies.explain(name))
     _warn()
+
+
+@app.command()
+def diff(first: _Name, second: _Name) -> None:
+    """What differs between two policies in force, and where each value was written."""
+    resolved = [_resolved(name) for name in (first, second)]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("setting", no_wrap=True, style="bold")
+    for name in (first, second):
+        table.add_column(Text(name), overflow="fold")
+    for each in difference(*resolved):
+        table.add_row(each.setting, _cell(each.first, each.first_origin), _cell(each.second, each.second_origin))
+    if not table.row_count:
+        typer.echo(f"{first} and {second} say the same.")
+        return
+    Console(highlight=False).print(table)
+
+
+@app.command()
+def check(
+    paths: Annotated[list[Path], typer.Argument(help="Python files, and folders of them.")],
+    file: Annotated[Path | None, typer.Option(help="The policy file; otherwise found as a service would.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings as well.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For other programs.")] = False,
+) -> None:
+    """Policies against the code that uses them, for CI. Reads the code by its syntax; imports and runs nothing.
+
+    Exit code 0: nothing is wrong; 1: something is (an error, or with --strict a warning); 2: a path does not exist.
+    """
+    absent = [str(path) for path in paths if not path.exists()]
+    if absent:
+        typer.echo(f"mlguard: there is no {' and no '.join(absent)}.", err=True)
+        raise typer.Exit(2)
+    report = lint.check(paths, file)
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in report.findings], indent=2))
+    else:
+        for finding in report.findings:
+            typer.echo(f"{finding.where}: {finding.level}: {finding.text}")
+        counts = ", ".join(f"{report.count(level)} {level}s" for level in ("error", "warning", "note"))
+        typer.echo(f"{report.files} Python files, {report.uses} uses of policies: {counts}.")
+    if report.count("error") or (strict and report.count("warning")):
+        raise typer.Exit(1)
+
+
+def _resolved(name: str) -> Resolved:
+    return of_this_process.get(name)
+
+
+def _cell(words: str | None, origin: str) -> Text:
+    return Text(f"{words or '-'}\n").append(origin, style="dim")
 
 
 def _warn() -> None:

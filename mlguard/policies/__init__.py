@@ -1,4 +1,4 @@
-"""Policies: `Policy`, and policies by name, from code, from a file, and from the environment.
+"""Policies: `Policy`, and policies by name, from packages, from code, from a file, and from the environment.
 
     [policies.remote]                       # mlguard.toml
     abstract = true
@@ -7,9 +7,10 @@
     extends = ["remote"]
     timeout = { total = "800ms" }
 
-Of one policy, the environment (``MLGUARD__REALTIME__RETRY__MAX_RETRIES=5``) wins over the file, and the file over what
-code defined, value by value. The file is found from the working directory upwards, or named by ``MLGUARD_POLICIES``;
-file and environment are read at the first use, and again at `load` or after `reset`, never in between.
+Of one policy, the environment (``MLGUARD__REALTIME__RETRY__MAX_RETRIES=5``) wins over the file, the file over what code
+defined, and that over the installed packages that the file lists in `use`, value by value. The file is found from the
+working directory upwards, or named by ``MLGUARD_POLICIES``; all of it is read at the first use, and again at `reload`,
+while a `watch` sees a change, or after `reset`.
 
 What stays out: what a section means (its own room), and using a policy on a function (`mlguard.guarded`).
 """
@@ -25,8 +26,12 @@ from mlguard.policies.policy import Policy
 
 if TYPE_CHECKING:
     from mlguard.policies.catalogue import Catalogue
+    from mlguard.policies.change import Change
+    from mlguard.policies.watching import Watch
 
-__all__ = ["Policy", "bind_all", "check", "define", "explain", "get", "load", "names", "origins", "reset"]
+__all__ = [
+    "Policy", "bind_all", "check", "define", "explain", "get", "load", "names", "origins", "reload", "reset", "watch",
+]  # fmt: skip
 
 
 def _catalogue() -> Catalogue:
@@ -42,7 +47,7 @@ def define(policy: Policy, /, *, replace: bool = False) -> None: ...
 def define(name: str | Policy, policy: Policy | None = None, /, *, replace: bool = False) -> None:
     """Gives a policy a name in code. A policy file may extend it, or change its values under the same name.
 
-    Functions that took the policy before keep what they took.
+    Functions that are bound to the policy already keep it until `reload`.
 
     Args:
         name: The name; or only a policy that carries one.
@@ -66,17 +71,60 @@ def define(name: str | Policy, policy: Policy | None = None, /, *, replace: bool
     _catalogue().define(name, policy, origin, replacing=replace)
 
 
-def load(path: str | os.PathLike[str] | None = None) -> None:
-    """Reads a policy file and the environment, in place of what was read before.
+def load(path: str | os.PathLike[str]) -> list[Change]:
+    """Takes the policies from this file from now on, in place of the one that is found by itself.
 
     Args:
-        path: The file (``.toml``, ``.yaml``, or a ``pyproject.toml``); None: the one that `get` would find by itself.
+        path: The file (``.toml``, ``.yaml``, or a ``pyproject.toml``).
+
+    Returns:
+        What changed for functions that were bound already.
 
     Raises:
-        PolicyError: The file can't be read, or something in it or in the environment is wrong. Every problem is listed,
-            with its place; what was in force stays in force.
+        PolicyError: As `reload`.
     """
-    _catalogue().load(path)
+    from mlguard.policies.change import reload as read_again
+
+    return read_again(path)
+
+
+def reload() -> list[Change]:
+    """Reads file, packages and environment again, and gives every bound function what they say now: all or nothing.
+
+    Calls in progress end under the policy they began with. A section that stays as it was keeps its state: cached
+    results, an open circuit, what was learned. Policies that are objects in code do not change.
+
+    Returns:
+        What changed, function by function.
+
+    Raises:
+        PolicyError: A file can't be read, something in one or in the environment is wrong, or a bound function can't
+            honour what its policy says now. Every problem is listed, with its place; what was in force stays in force.
+    """
+    from mlguard.policies.change import reload as read_again
+
+    return read_again()
+
+
+def watch(interval: float | str = "2s") -> Watch:
+    """Reloads whenever a policy file changes, until the answer is stopped (``.stop()``, or the end of a ``with``).
+
+    A bad file keeps what is in force, is logged as `mlguard.policies.reload_failed`, and is watched on.
+
+    Args:
+        interval: Between two looks at the files; a look costs a few microseconds. 2 s: quicker than an operator who
+            saves a file can turn to the dashboard.
+
+    Raises:
+        PolicyError: The interval is impossible, or what is there to be read is wrong.
+    """
+    from mlguard.clock import seconds
+    from mlguard.policies.watching import Watch
+
+    every = seconds(interval)
+    if not every:
+        raise PolicyError(f"policies.watch(interval={interval!r}): must be more than 0. Fix: such as '2s'.")
+    return Watch(every)
 
 
 def get(name: str) -> Policy:
@@ -141,8 +189,14 @@ def bind_all() -> None:
     from mlguard.wrapper import every_wrapper  # a wrapper has a policy, so that its module needs this one first
 
     check()
+    problems: dict[str, None] = {}
     for wrapper in every_wrapper():
-        wrapper.settle()
+        try:
+            wrapper.settle()
+        except PolicyError as error:
+            problems[str(error)] = None
+    if problems:
+        raise PolicyError("\n  ".join([f"{len(problems)} guarded functions can't be bound:", *problems]))
 
 
 def reset() -> None:

@@ -1,14 +1,15 @@
-"""The named policies of this process: what code defined, the policy file, and the environment, as one catalogue.
+"""The named policies of this process: of packages, code, the policy file and the environment, as one catalogue.
 
-The file and the environment are read at the first use and kept until `load` or `reset`, so that every function of a
-process sees the same policies. Nothing is read or resolved under the lock: resolving may import exception classes, and
-a module that is being imported may itself be waiting to define a policy.
+The file, the packages it uses and the environment are read at the first use and kept until a reload, so that every
+function of a process sees the same policies. Nothing is read or resolved under the lock: resolving may import exception
+classes, and a module that is being imported may itself be waiting to define a policy.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from mlguard.errors import PolicyError
 from mlguard.forks import in_children
 from mlguard.policies.entries import Entry, entry_of_policy
 from mlguard.policies.environment import read_environment
-from mlguard.policies.files import FILE_VARIABLE, find, read
+from mlguard.policies.files import FILE_VARIABLE, NAMES, PolicyFile, find, read
 from mlguard.policies.lineage import Entries, Resolved, UnknownParentError, resolve
-from mlguard.policies.policy import NAME, Policy
-from mlguard.policies.presets import PRESET, presets
+from mlguard.policies.packages import read_packages
+from mlguard.policies.policy import NAME, PRESET, Policy
+from mlguard.policies.presets import presets
 from mlguard.section import nearest
 
 __all__ = ["Catalogue", "of_this_process"]
@@ -31,12 +33,17 @@ class _Sources:
 
     code: dict[str, tuple[str, Entry]] = field(default_factory=dict)  # with the policy's fingerprint
     file: dict[str, Entry] | None = None  # None: not read yet
+    packages: Mapping[str, Entry] = field(default_factory=dict)
     environment: dict[str, Entry] = field(default_factory=dict)
     searched: tuple[str, ...] = ()
+    named: str | os.PathLike[str] | None = None  # the file that `load` was given; None: the one that is found
+    files: tuple[Path, ...] = ()
 
     def entries(self) -> dict[str, list[Entry]]:
         """Every policy by name; of its sources the later one wins. Variables alone make no policy."""
-        entries: dict[str, list[Entry]] = {name: [entry] for name, (_, entry) in self.code.items()}
+        entries: dict[str, list[Entry]] = {name: [entry] for name, entry in self.packages.items()}
+        for name, (_, entry) in self.code.items():
+            entries.setdefault(name, []).append(entry)
         for name, entry in (self.file or {}).items():
             entries.setdefault(name, []).append(entry)
         for name, entry in self.environment.items():
@@ -72,15 +79,41 @@ class Catalogue:
             dropped = self._change(replace(self._sources, code={**self._sources.code, name: (fingerprint, entry)}))
         del dropped
 
-    def load(self, path: str | os.PathLike[str] | None) -> None:
-        """Reads a policy file and the environment, in place of what was read before.
+    @property
+    def source(self) -> str:
+        """The files that are in force, in words."""
+        return " and ".join(str(path) for path in self._known().files) or "no file"
+
+    def watched(self) -> list[Path]:
+        """The files whose change would change the policies, there or not."""
+        sources = self._known()
+        files = list(sources.files)
+        if not files:
+            files = [Path(folder, name) for folder in sources.searched for name in NAMES]
+        return files
+
+    def own(self) -> dict[str, str]:
+        """The policies of the service's own file, each with its place."""
+        return {name: entry.origin for name, entry in (self._known().file or {}).items()}
+
+    def candidate(self, path: str | os.PathLike[str] | None, *, start: Path | None = None) -> Catalogue:
+        """What this would be if file and environment were read now; nothing changes.
+
+        Args:
+            path: The file; None: the one that was named before, or is found.
+            start: The folder from which it is searched; None: the working directory.
 
         Raises:
-            PolicyError: Something in them is wrong; every problem is listed, and what was in force stays in force.
+            PolicyError: Something in them is wrong; every problem is listed.
         """
-        read = self._read(path)
+        candidate = Catalogue()
+        candidate._sources = self._read(self._sources.named if path is None else path, start)
+        return candidate
+
+    def take_over(self, candidate: Catalogue) -> None:
+        """Puts what a candidate read in place of what was read before."""
         with self._lock:
-            dropped = self._change(replace(read, code=self._sources.code))
+            dropped = self._change(replace(candidate._sources, code=self._sources.code))
         del dropped
 
     def reset(self) -> None:
@@ -139,13 +172,22 @@ class Catalogue:
             del dropped
         return sources
 
-    def _read(self, path: str | os.PathLike[str] | None) -> _Sources:
+    def _read(self, path: str | os.PathLike[str] | None, start: Path | None = None) -> _Sources:
         environ = dict(os.environ)
-        file, searched = find(environ) if path is None else (Path(path).expanduser().absolute(), [str(path)])
+        file, searched = find(environ, start) if path is None else (Path(path).expanduser().absolute(), [str(path)])
         problems: list[str] = []
         variables = read_environment(environ, problems)
-        entries = {} if file is None else read(file, problems)
-        sources = replace(self._sources, file=entries, environment=variables, searched=tuple(searched))
+        own = PolicyFile({}, {}) if file is None else read(file, problems)
+        used = read_packages(own.use, _read_package, problems)
+        sources = replace(
+            self._sources,
+            file=own.entries,
+            packages=used.entries,
+            environment=variables,
+            searched=tuple(searched),
+            named=path,
+            files=(*(() if file is None else (file,)), *used.files),
+        )
         if not problems:
             problems = _unresolvable(sources.entries(), unknown_parents=False)
         _refuse(problems)
@@ -160,6 +202,10 @@ class Catalogue:
     def renew_lock(self) -> None:
         """For the child of a fork: a thread that is not there any more may have held the lock."""
         self._lock = threading.Lock()
+
+
+def _read_package(path: Path, label: str, problems: list[str]) -> Mapping[str, Entry]:
+    return read(path, problems, label=label).entries
 
 
 def _unresolvable(entries: Entries, *, unknown_parents: bool) -> list[str]:

@@ -12,7 +12,7 @@ from mlguard.policies.lineage import Resolved
 from mlguard.policies.policy import section_classes
 from mlguard.section import Section, shown
 
-__all__ = ["explained", "origins"]
+__all__ = ["explained", "origins", "words_of"]
 
 
 def explained(resolved: Resolved) -> str:
@@ -50,6 +50,15 @@ def origins(resolved: Resolved) -> dict[str, str]:
         found[key] = written.origin
         found.update({f"{key}.{name}": setting.origin for name, setting in written.settings.items()})
     return found
+
+
+def words_of(resolved: Resolved) -> dict[str, str]:
+    """Every value in force by its dotted name, as one would write it in a file."""
+    return {
+        f"{key}.{name}": _words(section, name, setting)
+        for key, section in section_classes().items()
+        for name, setting in _values(resolved, key).items()
+    }
 
 
 def _values(resolved: Resolved, key: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from mlguard.clock import size_text
 from mlguard.errors import PolicyError
@@ -25,15 +25,16 @@ __all__ = ["FILE_VARIABLE", "find", "read"]
 FILE_VARIABLE = "MLGUARD_POLICIES"
 """The environment variable that names the policy file, in place of the search."""
 
-_NAMES = ("mlguard.toml", "mlguard.yaml", "mlguard.yml")
+NAMES = ("mlguard.toml", "mlguard.yaml", "mlguard.yml")
 _LIMIT = 1024 * 1024  # a policy file of a megabyte is a mistake, or an attack
 _Lines: TypeAlias = Mapping[tuple[str, ...], int]
 
 
-def find(environ: Mapping[str, str]) -> tuple[Path | None, list[str]]:
+def find(environ: Mapping[str, str], start: Path | None = None) -> tuple[Path | None, list[str]]:
     """The policy file of this process, if there is one, and every place that was searched.
 
-    ``MLGUARD_POLICIES`` names it; else it is the one in the nearest directory, from the working directory upwards.
+    ``MLGUARD_POLICIES`` names it; else it is the one in the nearest directory, from `start` (the working directory)
+    upwards.
 
     Raises:
         PolicyError: One directory holds several.
@@ -42,13 +43,13 @@ def find(environ: Mapping[str, str]) -> tuple[Path | None, list[str]]:
     if named:
         return Path(named).expanduser().absolute(), [f"{named} (from {FILE_VARIABLE})"]
     try:
-        here = Path.cwd()
+        here = start or Path.cwd()
     except OSError:
         return None, ["the working directory, which is gone"]
     searched = []
     for folder in (here, *here.parents):
         searched.append(str(folder))
-        found = [folder / name for name in _NAMES if _is_file(folder / name)]
+        found = [folder / name for name in NAMES if _is_file(folder / name)]
         if _mentions_us(folder / "pyproject.toml"):
             found.append(folder / "pyproject.toml")
         if len(found) > 1:
@@ -61,8 +62,21 @@ def find(environ: Mapping[str, str]) -> tuple[Path | None, list[str]]:
     return None, searched
 
 
-def read(path: Path, problems: list[str]) -> dict[str, Entry]:
-    """The policies of a file by name; what is wrong with them is added to the problems.
+class PolicyFile(NamedTuple):
+    """What a policy file says."""
+
+    entries: dict[str, Entry]
+    use: dict[str, str]
+    """The policy packages it takes policies from, each with where it says so."""
+
+
+def read(path: Path, problems: list[str], *, label: str | None = None) -> PolicyFile:
+    """What a policy file says; what is wrong with it is added to the problems.
+
+    Args:
+        path: The file.
+        problems: What is wrong so far.
+        label: How origins call the file, where they are not to show its path: that of a package, which may use none.
 
     Raises:
         PolicyError: There is no such file, it is too large, or it can't be read as what its name says it is.
@@ -84,24 +98,22 @@ def read(path: Path, problems: list[str]) -> dict[str, Entry]:
         prefix = ("tool", "mlguard")
         tool = data.get("tool", {})
         data = tool.get("mlguard", {}) if isinstance(tool, dict) else {}
-    return _entries(data, _origins(path, prefix, lines), problems)
+    origin_of = _origins(label or str(path), prefix, lines)
+    return PolicyFile(
+        _entries(data, origin_of, problems), _use(data, origin_of, problems, in_package=label is not None)
+    )
 
 
 def _entries(data: Any, origin_of: OriginOf, problems: list[str]) -> dict[str, Entry]:
     if not isinstance(data, dict):
         problems.append(f"{origin_of(())}: must be a table that holds [policies.NAME], not {shown(data)}")
         return {}
-    for key in data:
-        if key == "use":
-            problems.append(
-                f"{origin_of((key,))}: use: this version can't take policies from installed packages. "
-                "Fix: copy them into this file, or let the package call mlguard.policies.define()"
-            )
-        elif key != "policies":
-            problems.append(
-                f"{origin_of((key,))}: there is no setting '{key}' here.{nearest(str(key), ['policies'])} "
-                "A policy is a table [policies.NAME]"
-            )
+    problems.extend(
+        f"{origin_of((key,))}: there is no setting '{key}' here.{nearest(str(key), ['policies', 'use'])} "
+        "A policy is a table [policies.NAME]"
+        for key in data
+        if key not in ("use", "policies")
+    )
     tables = data.get("policies", {})
     if not isinstance(tables, dict):
         problems.append(f"{origin_of(('policies',))}: policies = {shown(tables)}: must be a table of policies by name")
@@ -111,12 +123,26 @@ def _entries(data: Any, origin_of: OriginOf, problems: list[str]) -> dict[str, E
     }
 
 
-def _origins(path: Path, prefix: tuple[str, ...], lines: _Lines) -> OriginOf:
+def _use(data: Any, origin_of: OriginOf, problems: list[str], *, in_package: bool) -> dict[str, str]:
+    """The packages behind `use`, which may be one text or a list."""
+    given = data.get("use", []) if isinstance(data, dict) else []
+    names = [given] if isinstance(given, str) else given
+    where = origin_of(("use",))
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        problems.append(f'{where}: use = {shown(given)}: must list policy packages, such as ["acme_policies"]')
+        return {}
+    if names and in_package:
+        problems.append(f"{where}: use: a policy package can't use others. Fix: the service's own file lists them all")
+        return {}
+    return dict.fromkeys(names, where)
+
+
+def _origins(path: str, prefix: tuple[str, ...], lines: _Lines) -> OriginOf:
     def origin_of(field: tuple[str, ...]) -> str:
         field = (*prefix, *field)
         while field and field not in lines:
             field = field[:-1]
-        return f"{path}:{lines[field]}" if field else str(path)
+        return f"{path}:{lines[field]}" if field else path
 
     return origin_of
 

@@ -30,13 +30,16 @@ from mlguard.resilience.retry import Retry
 from mlguard.section import Section, nearest, shown
 from mlguard.validation import Validation
 
-__all__ = ["Overrides", "Policy", "required_settings", "section_classes"]
+__all__ = ["NAME", "PRESET", "Overrides", "Policy", "required_settings", "section_classes"]
 
 Overrides: TypeAlias = Mapping[str, Section | Mapping[str, Any] | bool | None]
 """Sections by name: a section or its settings to merge, False to remove, True for the defaults, None to leave alone."""
 
 NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 """What a name may look like, so that it can be part of an environment variable in every shell."""
+
+PRESET: Final = "mlguard:"
+"""What the name of a preset begins with; a name without it never means a preset."""
 
 
 class Policy(Section):
@@ -96,7 +99,7 @@ class Policy(Section):
     @field_validator("name")
     @classmethod
     def _well_named(cls, name: str | None) -> str | None:
-        if name is not None and not NAME.fullmatch(name.removeprefix("mlguard:")):
+        if name is not None and not NAME.fullmatch(name.removeprefix(PRESET)):
             raise ValueError(
                 "must be small letters, digits and underscores, beginning with a letter, such as 'realtime'"
             )

@@ -6,15 +6,12 @@ from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from tomllib import loads
-from typing import Final
 
 from mlguard.policies.entries import Entry, read_entry
 from mlguard.policies.lines import key_lines
+from mlguard.policies.policy import PRESET
 
-__all__ = ["PRESET", "presets"]
-
-PRESET: Final = "mlguard:"
-"""What the name of a preset begins with; a name without it never means a preset."""
+__all__ = ["presets"]
 
 
 @cache

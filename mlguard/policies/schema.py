@@ -66,7 +66,9 @@ def _section_schema(section: type[Section], shared: dict[str, Any]) -> dict[str,
     schema.pop("required", None)
     shared.update(schema.pop("$defs", {}))
     for name, field in section.model_fields.items():
-        setting = schema["properties"][name]
+        setting = schema["properties"].get(name)
+        if setting is None:
+            continue  # what only code can say
         setting.pop("title", None)
         if accepts_none(field.annotation):
             setting["anyOf"] = [*setting.get("anyOf", []), {"const": False, "description": "None."}]

@@ -1,3 +1,5 @@
+import gc
+
 import pytest
 
 from mlguard import policies
@@ -15,6 +17,7 @@ def service(tmp_path, monkeypatch):
     policies.reset()
     yield tmp_path
     policies.reset()
+    gc.collect()  # the guarded functions of a test are no matter for the next
 
 
 @pytest.fixture

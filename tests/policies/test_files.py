@@ -102,7 +102,7 @@ retry = { jitter = "true" }
     expected = [
         "MLGUARD__B__RETYR__MAX_RETRIES: does not name a setting. Did you mean 'RETRY'?",
         "variable MLGUARD__B__RETRY__MAX_RETRIES: b.retry.max_retries = 'many': must be a number",
-        f"{path}:1: use: this version can't take policies from installed packages",
+        f"{path}:1: use = ['acme']: no installed package has policies of that name",
         f"{path}:2: there is no setting 'polices' here. Did you mean 'policies'?",
         f"{path}:4: a.retyr: a policy has no section or setting 'retyr'. Did you mean 'retry'?",
         f"{path}:5: a.abstract = 'yes': must be true or false",
@@ -200,7 +200,7 @@ def test_yaml_says_the_same_as_toml(write):
     assert policy.cache.ttl is None
     assert f"{path}:5" in policies.explain("p")
     write("", "mlguard.yaml")
-    policies.load()
+    policies.reload()
     assert policies.names() == []
 
 

@@ -228,12 +228,12 @@ def test_definitions_without_sense_are_refused(arguments, words):
 
 
 def test_a_changed_file_is_read_again_only_on_demand(write):
-    """What a process uses stays the same until load() or reset()."""
+    """What a process uses stays the same until reload() or reset()."""
     path = write("[policies.p]\nretry = { max_retries = 1 }")
     assert policies.get("p").retry.max_retries == 1
     write("[policies.p]\nretry = { max_retries = 2 }")
     assert policies.get("p").retry.max_retries == 1
-    policies.load()
+    policies.reload()
     assert policies.get("p").retry.max_retries == 2
     path.write_text("[policies.p]\nretry = { max_retries = -2 }")
     with pytest.raises(PolicyError):
