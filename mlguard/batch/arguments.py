@@ -63,6 +63,19 @@ class Batch:
         return tuple(dict.fromkeys(place.parameter for place in self._places))
 
     @property
+    def axes(self) -> dict[str, int]:
+        """The axis of the rows of each table of the batch, by the name that the decorator gives it."""
+        return {place.name: place.axis for place in self._places}
+
+    @property
+    def fields(self) -> dict[str, frozenset[tuple[str, ...]]]:
+        """For each parameter the ways to its fields that hold the batch; none where the argument itself does."""
+        found: dict[str, set[tuple[str, ...]]] = {}
+        for place in self._places:
+            found.setdefault(place.parameter, set()).update({place.fields} if place.fields else ())
+        return {parameter: frozenset(fields) for parameter, fields in found.items()}
+
+    @property
     def label(self) -> str:
         """How a sentence names the batch: ``'features' and 'mask'``."""
         return " and ".join(f"'{place.name}'" for place in self._places)

@@ -4,9 +4,44 @@ The call decides when to ask; this room decides what two calls have in common (`
 lie (`store`), how they are handed out (`copies`), and who computes while others wait (`flights`).
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from mlguard.cache.keys import NotKeyed
 from mlguard.cache.result import MISS, CacheInfo, ResultCache
 from mlguard.cache.section import Cache
-from mlguard.cache.store import MemoryStore, store_of
+from mlguard.cache.store import MemoryStore, shrink, store_of
 
-__all__ = ["MISS", "Cache", "CacheInfo", "MemoryStore", "NotKeyed", "ResultCache", "store_of"]
+if TYPE_CHECKING:
+    from mlguard.batch import RowArguments
+    from mlguard.target import Target
+
+__all__ = ["MISS", "Cache", "CacheInfo", "MemoryStore", "NotKeyed", "ResultCache", "cache_for", "shrink", "store_of"]
+
+
+def cache_for(target: Target, section: Cache, *, rows: RowArguments = None, **options: Any) -> ResultCache:
+    """The cache that a section asks for: of calls or of rows, in memory or shared.
+
+    Args:
+        target: The function.
+        section: The settings.
+        rows: Its arguments with rows, as the decorator names them; looked at with ``rows = True`` only.
+        options: As for `ResultCache`.
+
+    Raises:
+        PolicyError: The section can't be honoured for this function.
+        NameError: An annotation names something that is not defined yet.
+    """
+    shared = section.store != "memory"
+    if section.rows:
+        from mlguard.batch import Batch
+        from mlguard.cache.rows import RowCache
+        from mlguard.cache.shared_rows import SharedRowCache
+
+        return (SharedRowCache if shared else RowCache)(target, section, batch=Batch(target, rows), **options)
+    if shared:
+        from mlguard.cache.shared import SharedCache
+
+        return SharedCache(target, section, **options)
+    return ResultCache(target, section, **options)

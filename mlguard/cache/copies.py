@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from copyreg import _slotnames  # type: ignore[attr-defined]
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -27,7 +27,13 @@ from uuid import UUID
 import numpy as np
 from pydantic import BaseModel
 
-__all__ = ["Kept", "TooLarge", "Uncopyable", "copyable", "keep"]
+from mlguard.cache.frames import FRAMES, Frame, HoldsObjectsError
+
+__all__ = ["Kept", "TooLarge", "Uncopyable", "copyable", "keep", "weight"]
+
+_EMPTY_BYTES: Final = sys.getsizeof(b"")
+_PLACE: Final = 8  # bytes of one place in a list or tuple
+_PAIR: Final = sys.getsizeof((0, 0))
 
 Make: TypeAlias = Callable[[], Any]
 _Kept: TypeAlias = "tuple[Any, Make | None, int]"  # as it is where there is nothing to make
@@ -99,7 +105,7 @@ class _Keeper:
         return size
 
     def plain(self, value: Any) -> _Kept:
-        return value, None, self.pay(sys.getsizeof(value, 64))
+        return value, None, self.pay(weight(value))
 
     def derived(self, value: Any) -> _Kept:
         if getattr(value, "__dict__", None):
@@ -110,40 +116,59 @@ class _Keeper:
         dtype = value.dtype
         if dtype.hasobject or dtype.kind in "OT":
             raise Uncopyable(f"array of dtype {dtype}")
-        size = self.pay(value.nbytes + 128)
+        size = self.pay(value.nbytes)  # before it is copied
         order: Literal["C", "F"] = "F" if value.flags.fnc else "C"
         maker = _writable_array if self.writable else _readonly_array
-        return None, functools.partial(maker, value.shape, copy.deepcopy(dtype), value.tobytes(order), order), size
+        dtype = dtype if dtype.names is None else copy.deepcopy(dtype)
+        make = functools.partial(maker, value.shape, dtype, value.tobytes(order), order)
+        return None, make, size + self.pay(_weight_of_call(make) + sys.getsizeof(make.args[0]) + _EMPTY_BYTES)
+
+    def frame(self, value: Any, how: Frame) -> _Kept:
+        size_of, pack, unpack = how
+        try:
+            size = self.pay(size_of(value))
+        except HoldsObjectsError as error:
+            raise Uncopyable(str(error)) from None
+        return self.called(size, unpack, pack(value))
 
     def items(self, make: Callable[[list[Any]], Any], values: Any, *, frozen: bool = False) -> _Kept:
         """A container; a frozen one is handed out as it is, unless it holds something that has to be made."""
         kept, fresh, size = self.parts(values)
         if frozen and not fresh:
-            return make(kept), None, size
-        return None, functools.partial(_rebuilt, make, kept, fresh), size
+            whole = make(kept)
+            return whole, None, size + self.pay(max(0, sys.getsizeof(whole) - _PLACE * len(kept)))
+        return self.called(size, _rebuilt, make, kept, fresh)
 
     def parts(self, values: Any) -> tuple[list[Any], tuple[tuple[int, Make], ...], int]:
         kept: list[Any] = []
         fresh: list[tuple[int, Make]] = []
-        size = self.pay(64)
+        size = 0
         for place, item in enumerate(values):
             value, renew, item_size = self.keep(item)
             kept.append(value)
-            size += item_size + self.pay(8)
+            size += item_size + self.pay(_PLACE)
             if renew is not None:
                 fresh.append((place, renew))
-        return kept, tuple(fresh), size
+        made = tuple(fresh)
+        return kept, made, size + (self.pay(sys.getsizeof(made) + _PAIR * len(made)) if made else 0)
+
+    def called(self, size: int, function: Callable[..., Any], *arguments: Any) -> _Kept:
+        """What is made by a call, beside parts that are paid for."""
+        make = functools.partial(function, *arguments)
+        lists = sum(sys.getsizeof(each) - _PLACE * len(each) for each in arguments if type(each) is list)
+        return None, make, size + self.pay(_weight_of_call(make) + lists)
 
     def mapping(self, make: Callable[[Any], Any], value: dict[Any, Any]) -> _Kept:
-        keys, renew_keys, keys_size = self.items(tuple, value, frozen=True)
-        if renew_keys is not None:
-            raise Uncopyable("a dict with keys that can be changed")
+        keys: Any = _shared_names(value)
+        if keys is not None:
+            keys_size = self.pay(sys.getsizeof(keys))
+        else:
+            keys, renew_keys, keys_size = self.items(tuple, value, frozen=True)
+            if renew_keys is not None:
+                raise Uncopyable("a dict with keys that can be changed")
         kept, fresh, size = self.parts(value.values())
-        return (
-            None,
-            functools.partial(_mapped, make, keys, functools.partial(_rebuilt, list, kept, fresh)),
-            keys_size + size,
-        )
+        _, values, size = self.called(size, _rebuilt, list, kept, fresh)
+        return self.called(keys_size + size, _mapped, make, keys, values)
 
     def model(self, value: BaseModel) -> _Kept:
         cls = type(value)
@@ -151,10 +176,16 @@ class _Keeper:
             {name: value.__dict__[name] for name in cls.model_fields if name in value.__dict__},
             value.__pydantic_extra__,
             value.__pydantic_private__,
-            value.__pydantic_fields_set__,
         )
-        kept, fresh, size = self.parts(parts)
-        return None, functools.partial(_new_model, cls, functools.partial(_rebuilt, list, kept, fresh)), size
+        names: Any = _shared_names(value.__pydantic_fields_set__)
+        if names is None:
+            names = tuple(value.__pydantic_fields_set__)
+            size = self.pay(sum(map(sys.getsizeof, names)))
+        else:
+            size = 0
+        kept, fresh, parts_size = self.parts(parts)
+        _, values, size = self.called(size + parts_size, _rebuilt, list, kept, fresh)
+        return self.called(size + self.pay(sys.getsizeof(names)), _new_model, cls, names, values)
 
     def dataclass(self, value: Any) -> _Kept:
         cls = type(value)
@@ -162,12 +193,38 @@ class _Keeper:
         if not getattr(value, "__dict__", {}).keys() <= set(names):
             raise Uncopyable(f"{cls.__qualname__} with attributes that are no fields")
         kept, fresh, size = self.parts([getattr(value, name) for name in names])
-        return None, functools.partial(_new_dataclass, cls, names, functools.partial(_rebuilt, list, kept, fresh)), size
+        _, values, size = self.called(size + self.pay(sys.getsizeof(names)), _rebuilt, list, kept, fresh)
+        return self.called(size, _new_dataclass, cls, tuple(names), values)
 
     def named_tuple(self, value: Any) -> _Kept:
         if getattr(value, "__dict__", None):
             raise Uncopyable(f"{type(value).__qualname__} with attributes of its own")
         return self.items(functools.partial(tuple.__new__, type(value)), value, frozen=True)
+
+
+_names: dict[str, str] = {}
+_MOST_NAMES: Final = 4096
+
+
+def _shared_names(values: Collection[Any]) -> tuple[str, ...] | None:
+    """Names of fields and columns, one object for all that are equal; None: they are not, or there are too many."""
+    if len(values) > 256 or set(map(type, values)) - {str}:
+        return None
+    if len(_names) > _MOST_NAMES and not _names.keys() >= set(values):
+        return None
+    return tuple([_names.setdefault(value, value) for value in values])
+
+
+def weight(value: Any) -> int:
+    """Bytes of a value that holds no other; nothing for those of which Python has only one."""
+    cls = type(value)
+    if value is None or cls is bool or (cls is int and -6 < value < 257) or (cls is str and len(value) < 2):
+        return 0
+    return sys.getsizeof(value, 64)
+
+
+def _weight_of_call(call: functools.partial[Any]) -> int:
+    return sys.getsizeof(call) + sys.getsizeof(call.args) + sys.getsizeof(call.keywords)
 
 
 def _readonly_array(shape: tuple[int, ...], dtype: np.dtype[Any], content: bytes, order: Any) -> np.ndarray[Any, Any]:
@@ -190,18 +247,18 @@ def _mapped(make: Callable[[Any], Any], keys: tuple[Any, ...], values: Make) -> 
     return make(zip(keys, values(), strict=True))
 
 
-def _new_model(cls: type[BaseModel], parts: Make) -> BaseModel:
-    fields, extra, private, fields_set = parts()
+def _new_model(cls: type[BaseModel], fields_set: tuple[str, ...], parts: Make) -> BaseModel:
+    fields, extra, private = parts()
     model = cls.__new__(cls)
     object.__setattr__(model, "__dict__", fields)
-    object.__setattr__(model, "__pydantic_fields_set__", fields_set)
+    object.__setattr__(model, "__pydantic_fields_set__", set(fields_set))
     if not cls.__pydantic_root_model__:  # which has neither of the two
         object.__setattr__(model, "__pydantic_extra__", extra)
         object.__setattr__(model, "__pydantic_private__", private)
     return model
 
 
-def _new_dataclass(cls: type, names: list[str], values: Make) -> Any:
+def _new_dataclass(cls: type, names: tuple[str, ...], values: Make) -> Any:
     made: Any = object.__new__(cls)
     for name, value in zip(names, values(), strict=True):
         object.__setattr__(made, name, value)
@@ -223,6 +280,8 @@ def _how_else(cls: type) -> Callable[[_Keeper, Any], _Kept] | None:
         return None if issubclass(cls, np.void | np.object_) or cls.__module__ != "numpy" else _Keeper.plain
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
         return _Keeper.named_tuple
+    if (kind := (cls.__module__.partition(".")[0], cls.__name__)) in FRAMES:
+        return functools.partial(_Keeper.frame, how=FRAMES[kind])
     if issubclass(cls, str | int | float | bytes) and not _slotnames(cls):
         return _Keeper.derived
     return None

@@ -4,7 +4,8 @@ The first call leads; those that come while it runs follow. What the leader retu
 followers get copies. A failure is everybody's failure. A leader that was cancelled, or that died because its own time
 was up, says nothing about the others, so one of them leads next. Every follower waits no longer than its own deadline,
 and the leader's own call inside the call never waits for itself, nor do two leaders wait for each other: whoever would
-close such a circle computes alone. (A thread that a leading thread waits for is not seen as part of it.)
+close such a circle computes alone. A thread that a leading thread waits for is seen as part of it where it runs in a
+copy of the leader's context, as `asyncio.to_thread` and web frameworks arrange it.
 
 No lock is taken: claiming a key is one `dict.setdefault`. `ThreadFlights` and `TaskFlights` are the same text twice,
 because a thread leads itself while a task must not: a caller that gives up may not take the computation along.
@@ -14,11 +15,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 from mlguard import clock
+from mlguard.cache.circles import (
+    Leader,
+    flown,
+    led,
+    patience,
+    task_waits_for_itself,
+    thread_waits,
+    thread_waits_for_itself,
+)
 from mlguard.cache.copies import Kept
 from mlguard.context import Call, ambient_deadline
 from mlguard.errors import DeadlineExceededError
@@ -30,7 +40,7 @@ if TYPE_CHECKING:
 
     from mlguard.cache.result import ResultCache
 
-__all__ = ["TaskFlights", "ThreadFlights"]
+__all__ = ["Fetched", "TaskFlights", "ThreadFlights"]
 
 _HURRIED: Final = 0.05  # seconds around its deadline in which a leader's DeadlineExceededError is its own affair
 
@@ -38,17 +48,24 @@ _HURRIED: Final = 0.05  # seconds around its deadline in which a leader's Deadli
 class _Flight:
     """One computation in progress. While it is in its table, what it finds may be stored."""
 
-    __slots__ = ("deadline", "error", "kept", "latch", "leader", "promote", "started", "task", "trace", "waiters")
+    __slots__ = (
+        "context", "deadline", "error", "kept", "latch", "leader", "orphaned", "promote", "started", "task", "trace",
+        "waiters",
+    )  # fmt: skip
 
     def __init__(self, deadline: float | None) -> None:
         self.deadline = deadline
         self.started = clock.now()
         self.leader: object = None
-        """The number of the thread that leads, or the `_Leader` that the context of the leading task carries."""
+        """The number of the thread that leads, or the `Leader` that the context of the leading task carries."""
         self.latch: Any = None
         """A lock that opens when the leading thread is done."""
         self.task: Any = None
         """The task that leads."""
+        self.context: Any = None
+        """What it runs in."""
+        self.orphaned = False
+        """True where the caller whose arguments the task works on has gone."""
         self.kept: Kept | None = None
         """The result, where it can be shared."""
         self.error: BaseException | None = None
@@ -70,13 +87,14 @@ class _Flight:
             self.error, self.trace = error, error.__traceback__
 
 
-class _Leader:
-    """A task that leads, and what it and the tasks it started wait for."""
+class Fetched(NamedTuple):
+    """What `produce` answers where it found the result in a shared store instead of computing it."""
 
-    __slots__ = ("waits",)
-
-    def __init__(self) -> None:
-        self.waits: list[_Flight] = []
+    kept: Kept
+    fresh: float
+    """Until when it counts as fresh, on `clock.now`."""
+    cost: float
+    """Seconds it took to compute."""
 
 
 class ThreadFlights:
@@ -106,15 +124,15 @@ class ThreadFlights:
             if flight is mine:
                 break
             mine = None
-            _waits[me] = flight
+            thread_waits[me] = flight
             try:
-                circular = _thread_waits_for_itself(me)
-                while not circular and not flight.latch.acquire(timeout=_patience(until)):
+                circular = thread_waits_for_itself(me, flown.get())
+                while not circular and not flight.latch.acquire(timeout=patience(until)):
                     if until is not None and clock.now() >= until:
                         since, flight = flight.started, None
                         raise cache.too_late(since)
             finally:
-                _waits.pop(me, None)
+                thread_waits.pop(me, None)
             if circular:
                 cache.bypassing(this, "reentrant")
                 flight = None
@@ -138,14 +156,21 @@ class ThreadFlights:
         flight = None
         result = kept = None
         started = mine.started
+        token = flown.set((*flown.get(), mine.latch))
         try:
             result = cache.lookup(key)  # whoever led before may have stored it since this call looked
             if result is cache.MISS:
                 cache.missed(this)
+                if cache.remote is not None:
+                    produce = cache.through(key, produce, asynchronous=False)
                 result = produce(this, args, kwargs, deadline, dims)
-                kept = cache.kept(this, result)
+                if type(result) is Fetched:
+                    kept, fresh, cost = result
+                    result = kept.fresh()
+                else:
+                    kept, fresh, cost = cache.kept(this, result), None, clock.now() - started
                 if kept is not None and table.get(key) is mine:
-                    cache.store(key, kept, clock.now() - started)
+                    cache.store(key, kept, cost, fresh)
             else:
                 mine.promote = True  # it is in the store, where the next one finds it
                 cache.hit_late(this)
@@ -153,6 +178,7 @@ class ThreadFlights:
             mine.fails(error)
             raise
         finally:
+            flown.reset(token)
             mine.kept = kept
             if table.get(key) is mine:
                 table.pop(key, None)
@@ -166,6 +192,10 @@ class ThreadFlights:
     def clear(self) -> None:
         """Lets nobody join what is in progress, whose results are not stored either."""
         self.table.clear()
+
+    def forget(self, key: Any) -> None:
+        """`clear`, for one key."""
+        self.table.pop(key, None)
 
     def after_fork(self) -> None:
         self.clear()  # the leaders are threads of the parent
@@ -204,20 +234,21 @@ class TaskFlights:
                     return result
                 cache.missed(this)
                 table[key] = flight = _Flight(until)
-                flight.leader = _Leader()
+                flight.leader = Leader()
                 # A task of its own, in a copy of this caller's context: callers come and go without stopping it.
+                flight.context = copy_context()
                 flight.task = loop.create_task(
-                    self._lead(flight, table, key, produce, this, args, kwargs, deadline, dims)
+                    self._lead(flight, table, key, produce, this, args, kwargs, deadline, dims), context=flight.context
                 )
                 flight.task.add_done_callback(_retrieved)
-            elif _task_waits_for_itself(flight):
+            elif task_waits_for_itself(flight):
                 cache.bypassing(this, "reentrant")
                 flight = None
                 return await produce(this, args, kwargs, deadline, dims)
             task = flight.task
             flight.waiters += 1
-            led = _led.get()
-            for leader in led:
+            outer = led.get()
+            for leader in outer:
                 leader.waits.append(flight)
             try:
                 while not task.done():
@@ -230,6 +261,7 @@ class TaskFlights:
                 if table.get(key) is flight:
                     table.pop(key, None)  # a task that was cancelled before it started left it there
                 if leading:
+                    _adopt(flight.context)
                     return task.result()
                 if flight.kept is not None:
                     return cache.followed(this, flight.kept)
@@ -238,9 +270,10 @@ class TaskFlights:
                     raise flight.error.with_traceback(flight.trace)
                 promote = flight.promote or task.cancelled()
             finally:
-                for leader in led:
+                for leader in outer:
                     leader.waits.remove(flight)
                 flight.waiters -= 1
+                flight.orphaned = flight.orphaned or leading
                 if not (flight.waiters or task.done()):
                     await _stopped(task, flight, table, key)
                 # Kept here, they would keep the failure, this frame and the arguments alive.
@@ -263,13 +296,23 @@ class TaskFlights:
         deadline: Any,
         dims: Any,
     ) -> Any:
-        _led.set((*_led.get(), flight.leader))
+        led.set((*led.get(), flight.leader))
         cache = self.cache
         try:
+            if cache.remote is not None:
+                produce = cache.through(key, produce, asynchronous=True)
             result = await produce(this, args, kwargs, deadline, dims)
-            flight.kept = cache.kept(this, result)
+            fresh, cost = None, clock.now() - flight.started
+            if type(result) is Fetched:
+                flight.kept, fresh, cost = result
+                result = flight.kept.fresh()
+            elif flight.orphaned and cache.key_of(args, kwargs) != key:
+                flight.promote = True  # its caller went away and has filled its arrays anew
+                return result
+            else:
+                flight.kept = cache.kept(this, result)
             if flight.kept is not None and table.get(key) is flight:
-                cache.store(key, flight.kept, clock.now() - flight.started)
+                cache.store(key, flight.kept, cost, fresh)
         except BaseException as error:
             flight.fails(error)
             raise
@@ -286,6 +329,15 @@ class TaskFlights:
         """Lets nobody join what is in progress, whose results are not stored either."""
         for table in list(self.tables.values()):
             table.clear()
+
+    def forget(self, key: Any) -> None:
+        """`clear`, for one key."""
+        for table in list(self.tables.values()):
+            table.pop(key, None)
+
+    def leads(self, key: Any) -> bool:
+        """Whether the running loop computes a key."""
+        return key in self.tables.get(asyncio.get_running_loop(), ())
 
     def after_fork(self) -> None:
         self.clear()  # the leaders are tasks of the parent
@@ -309,37 +361,8 @@ def _retrieved(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
-def _patience(until: float | None) -> float:
-    return -1 if until is None else min(max(0.0, until - clock.now()), threading.TIMEOUT_MAX)
-
-
-_led: ContextVar[tuple[_Leader, ...]] = ContextVar("mlguard_led", default=())
-"""What the running task leads, and what those lead that it runs for."""
-_waits: dict[int, _Flight] = {}
-"""What each thread waits for."""
-
-
-def _thread_waits_for_itself(me: int) -> bool:
-    # Entered before it is asked: of two threads that close a circle at the same moment, at least one sees it.
-    flight: _Flight | None = _waits[me]
-    seen = set()
-    while flight is not None and flight.leader not in seen:
-        if flight.leader == me:
-            return True
-        seen.add(flight.leader)
-        flight = _waits.get(flight.leader)  # type: ignore[call-overload]
-    return False
-
-
-def _task_waits_for_itself(flight: _Flight) -> bool:
-    mine = _led.get()
-    seen: set[object] = set()
-    ahead: list[Any] = [flight.leader]
-    while ahead:
-        leader = ahead.pop()
-        if leader in mine:
-            return True
-        if leader not in seen:
-            seen.add(leader)
-            ahead.extend(next_flight.leader for next_flight in leader.waits)
-    return False
+def _adopt(context: Context) -> None:
+    """Gives the caller what its function set in context variables, as if it had run in the caller's own task."""
+    for variable, value in context.items():
+        if variable is not led and variable.get(None) is not value:
+            variable.set(value)

@@ -10,15 +10,18 @@ from __future__ import annotations
 import inspect
 import itertools
 import linecache
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from pydantic import BaseModel
 
 from mlguard.cache.annotations import MisplacedMark, never_keyed, plain_types
-from mlguard.cache.keys import is_marked, slot
+from mlguard.cache.keys import LOCAL, Dialect, is_marked
 from mlguard.errors import PolicyError
 from mlguard.target import Target
 
-__all__ = ["KeyFunction", "key_function", "keyed_names"]
+__all__ = ["KeyFunction", "KeyParts", "key_function", "keyed_names"]
 
 KeyFunction = Callable[[Any, Any, Any], Any]
 
@@ -55,44 +58,103 @@ def keyed_names(target: Target) -> tuple[list[str], list[str]]:
     return keyed, left_out
 
 
+class KeyParts(NamedTuple):
+    """A key function, and where to find in its keys what entries are invalidated by."""
+
+    function: KeyFunction
+    version: int | None
+    """The place of the model version; None: it is not in the key."""
+    tenant: int | None
+
+
 def key_function(
     target: Target,
     *,
     key: Callable[..., Any] | None,
-    versions: tuple[Callable[[], Any], ...],
+    version: Callable[[], Any] | None,
     prefix: Any,
-) -> KeyFunction:
+    dialect: Dialect = LOCAL,
+    tenant: str | None = None,
+    left_out: Mapping[str, frozenset[str]] | None = None,
+) -> KeyParts:
     """A function ``(cache, args, kwargs) -> key`` for the calls of a target; None where a call can't be keyed.
 
     Args:
         target: The function, whose annotations must be resolved unless there is a `key`.
         key: The user's own key of the arguments.
-        versions: Asked at every call; what they answer is part of the key.
+        version: Asked at every call; what it answers is part of the key.
         prefix: Tells this cache's keys from others in the same store; None where it has its store to itself.
+        dialect: How what is no plain scalar is written.
+        tenant: The argument, or the field of one, that is part of the key whatever else is.
+        left_out: Arguments that others add to the key row by row; not the argument but some of its fields where the
+            set has any.
     """
-    names: dict[str, Any] = {"slot": slot, "prefix": prefix, "user_key": key}
+    left_out = left_out or {}
+    names: dict[str, Any] = {"slot": dialect.slot, "model": dialect.model, "prefix": prefix, "user_key": key}
     parts = [] if prefix is None else ["prefix"]
     lines = ["def key_of(self, args, kwargs):", "    try:"]
-    if key is not None:
-        parts.append("slot(user_key(*args, **kwargs))")
-    else:
-        keyed, _ = keyed_names(target)
+    keyed = [] if key is not None else keyed_names(target)[0]
+    if keyed or tenant is not None:
         lines += _unpacking(target)
         names["bound"] = _bound
         names["signature"] = target.signature
-        for place, parameter in enumerate(target.parameters):
-            if parameter.name in keyed:
-                parts.append(_part(f"v{place}", parameter, target.hints.get(parameter.name, inspect.Parameter.empty)))
-    for place, version in enumerate(versions):
-        names[f"version{place}"] = version
-        parts.append(f"slot(version{place}())")
+    places: list[int | None] = [None, None]
+    if version is not None:
+        names["version"] = version
+        lines.append("        version_now = version()")
+        places[0] = len(parts)
+        parts.append(_plain_or_slot("version_now", [str]))
+    if tenant is not None:
+        lines.append(f"        tenant_now = {_tenant(target, tenant)}")
+        places[1] = len(parts)
+        parts.append(_plain_or_slot("tenant_now", [str]))
+    if key is not None:
+        parts.append("slot(user_key(*args, **kwargs))")
+    for place, parameter in enumerate(target.parameters):
+        name = parameter.name
+        if name not in keyed or name == tenant or left_out.get(name) == frozenset():
+            continue
+        if name in left_out:
+            names[f"without{place}"] = left_out[name]
+            parts.append(f"model(v{place}, without{place})")
+        else:
+            parts.append(_part(f"v{place}", parameter, target.hints.get(name, inspect.Parameter.empty)))
     lines.append(f"        return ({''.join(part + ', ' for part in parts)})")
     lines += ["    except Exception as error:", "        return self.unkeyed(error, args)"]
     text = "\n".join(lines) + "\n"
     file = f"<mlguard key of {target.qualname} #{next(_numbers)}>"
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
-    exec(compile(text, file, "exec"), names)  # noqa: S102 - a text made of the lines above and of parameter numbers
-    return names["key_of"]  # type: ignore[no-any-return]
+    exec(compile(text, file, "exec"), names)  # noqa: S102 - made of the lines above, parameter numbers and identifiers
+    return KeyParts(names["key_of"], *places)
+
+
+def _tenant(target: Target, tenant: str) -> str:
+    """The expression for the tenant.
+
+    Raises:
+        PolicyError: No argument of that name, or it has no such field.
+    """
+    name, *fields = tenant.split(".")
+    ordinary = [parameter.name for parameter in target.parameters if parameter.kind not in _VARIADIC]
+    if name not in ordinary:
+        raise PolicyError(
+            f"{target.name}: Cache.tenant = '{tenant}', but it has no parameter '{name}'. Fix: name one of "
+            f"{', '.join(ordinary) or 'its parameters, of which there are none'}, or drop tenant."
+        )
+    cls = target.hints.get(name)
+    for field in fields:
+        cls = typing.get_args(cls)[0] if typing.get_origin(cls) is typing.Annotated else cls
+        if isinstance(cls, type) and issubclass(cls, BaseModel):
+            if field not in cls.model_fields:
+                raise PolicyError(
+                    f"{target.name}: Cache.tenant = '{tenant}', but {cls.__qualname__} has no field '{field}'. "
+                    f"Fix: name one of {', '.join(cls.model_fields)}."
+                )
+            cls = cls.model_fields[field].annotation
+        else:
+            cls = None
+    place = [parameter.name for parameter in target.parameters].index(name)
+    return ".".join([f"v{place}", *fields])
 
 
 def _unpacking(target: Target) -> Iterator[str]:
@@ -115,7 +177,11 @@ def _unpacking(target: Target) -> Iterator[str]:
 
 
 def _part(name: str, parameter: inspect.Parameter, annotation: Any) -> str:
-    tests = sorted(_PLAIN_TESTS[cls] for cls in plain_types(annotation)) if parameter.kind not in _VARIADIC else []
+    return _plain_or_slot(name, plain_types(annotation) if parameter.kind not in _VARIADIC else ())
+
+
+def _plain_or_slot(name: str, plain: Iterable[type]) -> str:
+    tests = sorted(_PLAIN_TESTS[cls] for cls in plain)
     if not tests:
         return f"slot({name})"
     return f"{name} if {' or '.join(tests)} else slot({name})".replace("{v}", name)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable
 from enum import Enum
 from types import MethodType
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from mlguard import clock
-from mlguard.cache.annotations import never_copied
 from mlguard.cache.copies import Kept, TooLarge, Uncopyable, keep
+from mlguard.cache.explained import explained
 from mlguard.cache.flights import TaskFlights, ThreadFlights
-from mlguard.cache.function_key import key_function, keyed_names
-from mlguard.cache.keys import Unkeyable, offers_identity
+from mlguard.cache.function_key import KeyParts, key_function, keyed_names
+from mlguard.cache.keys import LOCAL, Dialect, Unkeyable, as_text, offers_identity, plain_or_slot
+from mlguard.cache.refusals import no_identity, refuse_what_cant_be_cached
 from mlguard.cache.section import Cache
-from mlguard.cache.store import Ledger, MemoryStore, store_of
+from mlguard.cache.stale import Lenient, Refresh
+from mlguard.cache.store import Entry, Ledger, MemoryStore, expiry, store_of
+from mlguard.cache.stores.protocol import Label
 from mlguard.context import Call
 from mlguard.errors import DeadlineExceededError, PolicyError
 from mlguard.outcome import Disposition
@@ -48,6 +52,13 @@ class CacheInfo(NamedTuple):
     bytes: int
     """Their estimated size; with that of the others where the store is shared."""
 
+    @property
+    def hit_rate(self) -> float | None:
+        """The share of all calls (rows, with rows=True) that did not compute; None: there was none."""
+        answered = self.hits + self.coalesced
+        asked = answered + self.misses + self.bypassed
+        return answered / asked if asked else None
+
 
 class ResultCache:
     """Keeps the results of one function.
@@ -59,6 +70,7 @@ class ResultCache:
         model_version: Part of the key, or a callable without arguments that is asked for it at every call: when it
             changes, the results of the previous version are not served any more.
         store: Another cache's store, to share its bounds; entries are never shared.
+        deadlines: What gives a refresh in the background its deadline; None: it has none.
 
     Raises:
         PolicyError: The function is a stream, a parameter can never be keyed, or the result can never be copied.
@@ -75,30 +87,52 @@ class ResultCache:
         key: Callable[..., Any] | None = None,
         model_version: str | Callable[[], Any] | None = None,
         store: MemoryStore | None = None,
+        deadlines: Any = None,
+        **more: Any,
     ) -> None:
-        _refuse_what_cant_be_cached(target)
+        refuse_what_cant_be_cached(target)
         self.target = target
         self.section = section
         self.ttl = None if section.ttl is None else clock.seconds(section.ttl)
+        self.stale_for = clock.seconds(section.stale_while_revalidate)
+        self.stale_if_error = clock.seconds(section.stale_if_error)
+        self.extra = max(self.stale_for, self.stale_if_error)
+        """Seconds that an entry is kept beyond its time."""
         self.jitter = section.jitter
         self.writable = section.on_hit == "copy"
-        self._options: dict[str, Any] = {"key": key, "model_version": model_version, "store": store}
-        self._store = store or store_of(target, section)
-        self._find = self._store.entries.get
+        self.deadlines = deadlines
+        self._options: dict[str, Any] = {
+            "key": key, "model_version": model_version, "store": store, "deadlines": deadlines, **more,
+        }  # fmt: skip
+        self.memory = store or store_of(target, section)
+        self._find = self.memory.entries.get
         self._keyed_by_self = key is None and "self" in keyed_names(target)[0] and "." in target.qualname
-        # A version that is a text never changes, and no two caches share an entry: only one that is asked at every call
-        # has to be in the key.
-        versions = (model_version,) if callable(model_version) else ()
-        prefix = None if store is None else object()
-        self.key_of = MethodType(key_function(target, key=key, versions=versions, prefix=prefix), self)
+        parts = self.key_parts(None if store is None else object())
+        self._places = parts.version, parts.tenant
+        self.key_of = MethodType(parts.function, self)
         self.threads = ThreadFlights(self)
         self.tasks = TaskFlights(self)
-        self._forget_counts()
+        self.lenient = Lenient(self) if self.extra or section.negative_ttl else None
+        self.forget_counts()
+
+    @property
+    def model_version(self) -> Any:
+        return self._options["model_version"]
+
+    def key_parts(self, prefix: Any) -> KeyParts:
+        # A version that is a text never changes, and no two caches share an entry: only one that is asked at every call
+        # has to be in the key.
+        version = self.model_version if callable(self.model_version) else None
+        return key_function(
+            self.target, key=self._options["key"], version=version, prefix=prefix, tenant=self.section.tenant
+        )
 
     # What `call.py` asks
 
     def names(self, *, asynchronous: bool) -> dict[str, Any]:
-        share = self.tasks.share if asynchronous else self.threads.share
+        share: Any = self.tasks.share if asynchronous else self.threads.share
+        if self.lenient is not None:
+            share = self.lenient.share_async if asynchronous else self.lenient.share
         return {"key_of": self.key_of, "lookup": self.lookup, "share": share, "MISS": MISS}
 
     def lookup(self, key: Any) -> Any:
@@ -114,13 +148,22 @@ class ResultCache:
         """Why a call has no key: it computes alone, and the reason is counted."""
         if isinstance(error, Unkeyable | RecursionError):
             if self._keyed_by_self and args and not offers_identity(type(args[0])):
-                raise _no_identity(self.target, type(args[0])) from None
+                raise no_identity(self.target, type(args[0])) from None
             self.bypassed["unkeyable"] += 1
         else:
             # The function itself refuses wrong arguments; a key= or model_version= that fails costs the hit.
             self.bypassed["key_failed"] += 1
 
     # What the flights ask
+
+    def through(self, key: Any, produce: Any, *, asynchronous: bool) -> Any:
+        """`produce`, with the shared store before it, where there is one."""
+        return produce
+
+    def entry(self, key: Any) -> Entry | None:
+        """What is kept for a key, be it expired or a failure."""
+        entry = self._find(key)
+        return None if entry is None or entry.until <= clock.now() else entry
 
     def bypassing(self, this: Call | None, reason: str | None = None) -> None:
         if reason is not None:
@@ -129,6 +172,9 @@ class ResultCache:
             this.tell(mlguard__cache="bypass")
 
     def missed(self, this: Call | None) -> None:
+        if type(this) is Refresh:
+            self.refreshes += 1
+            return
         self.misses += 1
         if this is not None:
             this.tell(mlguard__cache="miss")
@@ -149,9 +195,11 @@ class ResultCache:
         """A copy of a result to share; None where that must not or can't be."""
         if this is not None and this.violations:
             reason = "violates_schema"  # report mode lets it pass; it is nobody else's
+        elif this is not None and not this.shareable:
+            reason = "unwanted"  # what retry gave up on
         else:
             try:
-                return keep(result, self._store.max_bytes, writable=self.writable)
+                return keep(result, self.memory.max_bytes, writable=self.writable)
             except TooLarge:
                 reason = "too_large"
             except Exception as error:  # a cache that can't keep a result never fails the prediction
@@ -159,9 +207,28 @@ class ResultCache:
         self.not_stored[reason] += 1
         return None
 
-    def store(self, key: Any, kept: Kept, cost: float) -> None:
-        if not self._store.put(key, kept, ttl=self.ttl, jitter=self.jitter, cost=cost, ledger=self._ledger):
+    def store(self, key: Any, kept: Kept, cost: float, fresh: float | None = None) -> None:
+        """Keeps a result; `fresh`, until when on `clock.now`, where that is not up to the section."""
+        fresh = expiry(self.ttl, self.jitter) if fresh is None else fresh
+        expires = fresh if self.front is None else min(fresh, clock.now() + self.front)
+        label = self.label_of(key)
+        entry = Entry(kept, expires, self.ledger, cost=cost, until=fresh + self.extra, label=label)
+        entry.size += 0 if label is None else sys.getsizeof(label)
+        if not self.memory.put(key, entry):
             self.not_stored["too_large"] += 1
+
+    def store_failure(self, key: Any, kept: Kept) -> None:
+        until = clock.now() + clock.seconds(self.section.negative_ttl)
+        self.memory.put(key, Entry(kept, 0.0, self.ledger, until=until, label=self.label_of(key), failure=True))
+
+    def label_of(self, key: Any) -> Label | None:
+        """What the entry of a key can be invalidated by."""
+        version, tenant = self._places
+        if version is None and tenant is None:
+            return None
+        return Label(
+            "", "" if version is None else as_text(key[version]), "" if tenant is None else as_text(key[tenant])
+        )
 
     def too_late(self, since: float | None) -> DeadlineExceededError:
         """What a follower's caller is told when its deadline passes first."""
@@ -178,63 +245,95 @@ class ResultCache:
     # What a user asks
 
     def info(self) -> CacheInfo:
-        entries = self._entries()
-        hits = self._ledger.hits + sum(entry.hits for entry in entries)
+        entries = self.memory.of(self.ledger)
+        hits = self.ledger.hits + sum(entry.hits for entry in entries)
         bypassed = sum(self.bypassed.values())
-        return CacheInfo(hits, self.misses, self.coalesced, bypassed, len(entries), self._store.bytes)
+        return CacheInfo(hits, self.misses, self.coalesced, bypassed, len(entries), self.memory.bytes)
 
     def stats(self) -> dict[str, Any]:
-        ledger = self._ledger
-        saved = ledger.saved + sum(entry.hits * entry.cost for entry in self._entries())
+        ledger, info = self.ledger, self.info()
+        saved = ledger.saved + sum(entry.hits * entry.cost for entry in self.memory.of(ledger))
         return {
-            **self.info()._asdict(),
+            **info._asdict(),
+            "hit_rate": info.hit_rate,
             "bypassed": dict(self.bypassed),
             "not_stored": dict(self.not_stored),
             "evictions": ledger.evictions,
             "expired": ledger.expired,
             "seconds_saved": saved,
+            **({} if self.lenient is None else self.lenient.stats()),
         }
 
     def explain(self) -> list[str]:
-        section = self.section
-        if self.ttl is None:
-            lifetime = "until it is evicted"
-        else:
-            lifetime = f"for {clock.duration_text(self.ttl)} at most, up to {self.jitter:.0%} less at random"
-        store = self._store
-        arrays = "as writable copies" if self.writable else "as read-only views"
-        scope = f", shared with scope '{section.scope}'" if section.scope else ""
-        return [
-            f"A result is cached {lifetime}; equal calls in progress share one run.",
-            f"The cache holds {store.max_entries:,} results and {clock.size_text(store.max_bytes)} at most{scope}; "
-            f"the ones not asked for lately go first.",
-            f"The key is {self._key_text()}. Arrays come back {arrays}.",
-        ]
+        return explained(self)
 
-    def clear(self) -> None:
-        """Drops every result of this function; runs in progress are neither joined nor stored."""
+    def clear(self, *, tenant: Any = None, model_version: str | None = None) -> int:
+        """Drops the results of this function, or those of a tenant or a model version, and says how many.
+
+        Runs in progress are neither joined nor stored.
+
+        Raises:
+            PolicyError: A tenant is given, but the policy says of no argument that it names one.
+        """
+        if tenant is not None and self.section.tenant is None:
+            raise PolicyError(
+                f"{self.target.name}: cache_clear(tenant=...), but its cache does not know whose a result is. "
+                "Fix: Cache(tenant='the_argument')."
+            )
         self.threads.clear()
         self.tasks.clear()
-        self._store.discard(self._ledger)
+        version = None if model_version is None else as_text(plain_or_slot(model_version, self.dialect))
+        owner = None if tenant is None else as_text(plain_or_slot(tenant, self.dialect))
+        return self.drop(version, owner)
+
+    def drop(self, version: str | None, tenant: str | None) -> int:
+        """Drops what meets every condition that is not None."""
+        known = self.model_version
+        if version is not None and known is not None and not callable(known):
+            if as_text(plain_or_slot(known, self.dialect)) != version:
+                return 0
+            version = None
+        if version is None and tenant is None:
+            return self.memory.discard(self.ledger)
+
+        def match(_: Any, entry: Entry) -> bool:
+            label = entry.label or Label("")
+            return version in (None, label.model_version) and tenant in (None, label.tenant)
+
+        return self.memory.discard(self.ledger, match)
+
+    def invalidate(self, key: Any) -> bool:
+        """Drops the result of one key, as `key_of` made it; whether there was one."""
+        self.threads.forget(key)
+        self.tasks.forget(key)
+        return key is not None and self.memory.remove(key)
 
     def reset(self) -> None:
         self.clear()
-        self._forget_counts()
+        self.forget_counts()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _revived, (self.target, self.section, self._options)
+        return _revived, (type(self), self.target, self.section, {**self._options, "deadlines": self.deadlines})
 
-    def _forget_counts(self) -> None:
-        self._ledger = Ledger()
+    dialect: ClassVar[Dialect] = LOCAL
+    batch: Any = None
+    """The arguments with rows; None: results are kept whole."""
+    remote: Any = None
+    """The shared store; None: there is only memory."""
+    front: float | None = None
+    """Seconds for which memory answers without asking the shared store."""
+
+    def forget_counts(self) -> None:
+        self.ledger = Ledger()
         self.misses = 0
         self.coalesced = 0
+        self.refreshes = 0
         self.bypassed: Counter[str] = Counter()
         self.not_stored: Counter[str] = Counter()
+        if self.lenient is not None:
+            self.lenient.forget_counts()
 
-    def _entries(self) -> list[Any]:
-        return self._store.of(self._ledger)
-
-    def _key_text(self) -> str:
+    def key_text(self) -> str:
         if self._options["key"] is not None:
             parts = ["what key= makes of the arguments"]
         else:
@@ -242,33 +341,12 @@ class ResultCache:
             parts = [f"type and content of {', '.join(keyed)}" if keyed else "the same for every call"]
             if left_out:
                 parts.append(f"without {', '.join(left_out)}")
-        if self._options["model_version"] is not None:
+        if self.section.tenant is not None:
+            parts.append(f"with tenant {self.section.tenant}")
+        if self.model_version is not None:
             parts.append("with model_version")
         return ", ".join(parts)
 
 
-def _revived(target: Target, section: Cache, options: dict[str, Any]) -> ResultCache:
-    return ResultCache(target, section, **options)
-
-
-def _refuse_what_cant_be_cached(target: Target) -> None:
-    if target.kind.stream:
-        raise PolicyError(
-            f"{target.name}: cache is set, but a stream can't be cached: its items are consumed as they are made. "
-            f"Fix: cache=False, or return a list."
-        )
-    reason = never_copied(target.hints.get("return", Any))
-    if reason is not None:
-        raise PolicyError(
-            f"{target.name}: cache is set, but its result can't be kept: no safe copy can be made of {reason}. "
-            f"Fix: return numpy arrays, plain values, or models or dataclasses of them, or set cache=False."
-        )
-
-
-def _no_identity(target: Target, cls: type) -> PolicyError:
-    name = cls.__qualname__
-    return PolicyError(
-        f"{target.name}: cache is set, but {name} objects have no identity for a cache key, so two of them could be "
-        f"given each other's results. Fix: give {name} a method __mlguard_key__() that returns what tells two of them "
-        f"apart (such as its model version), mark self: Annotated[Any, NotKeyed] if all answer alike, or give key=."
-    )
+def _revived(cls: type[ResultCache], target: Target, section: Cache, options: dict[str, Any]) -> ResultCache:
+    return cls(target, section, **options)

@@ -10,19 +10,19 @@ from __future__ import annotations
 import random
 import sys
 import threading
+import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from mlguard import clock
-from mlguard.cache.copies import Kept
+from mlguard.cache.copies import Kept, weight
 from mlguard.cache.section import Cache
 from mlguard.forks import in_children, renew_in_children
 from mlguard.target import Target
 
-__all__ = ["Entry", "Ledger", "MemoryStore", "store_of"]
+__all__ = ["Entry", "Ledger", "MemoryStore", "expiry", "shrink", "store_of"]
 
-_ENTRY: Final = 400  # bytes that an entry, its key's tuple and its place in the store take beside key and value
 _SWEPT: Final = 2  # old entries looked at for expiry whenever one is stored: cheap, and twice as fast as they come
 _random = random.Random()  # noqa: S311 - spreads expiry; its own, so that the user's seeded one notices nothing
 
@@ -38,22 +38,44 @@ class Ledger:
 
 
 class Entry:
-    """One kept result."""
+    """One kept result, or one kept failure."""
 
-    __slots__ = ("cost", "expires", "hits", "ledger", "make", "seen", "size", "value")
+    __slots__ = ("cost", "expires", "failure", "hits", "label", "ledger", "make", "seen", "size", "until", "value")
 
-    def __init__(self, kept: Kept, expires: float, cost: float, size: int, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        kept: Kept,
+        expires: float,
+        ledger: Ledger,
+        *,
+        cost: float = 0.0,
+        until: float | None = None,
+        label: Any = None,
+        failure: bool = False,
+    ) -> None:
         self.value = kept.value
         self.make = kept.make
+        self.size = kept.size
         self.expires = expires
-        """On `clock.now`; infinity: never."""
+        """On `clock.now`; infinity: never. What `lookup` compares with: a failure has expired from the start."""
+        self.until = expires if until is None or until == expires else until
+        """When it goes: later than it expires where something stale may still be served."""
         self.cost = cost
         """Seconds it took to compute, which each hit saves."""
-        self.size = size
+        self.label = label
+        """What it can be invalidated by: (model version, tenant); None: neither is known."""
+        self.failure = failure
+        """Whether `make` brings back an exception that is to be raised."""
         self.ledger = ledger
         self.hits = 0
         self.seen = 0
         """`hits` when eviction last passed by."""
+
+
+# Bytes of an entry beside its key and its value: the object, its place in the order, and the numbers it owns.
+_TABLE: Final = sys.getsizeof(OrderedDict({b"": None}))
+_NUMBER: Final = sys.getsizeof(0.5)
+ENTRY: Final = sys.getsizeof(Entry(Kept(None, None, 0), 0.0, Ledger())) + 2 * _NUMBER + sys.getsizeof(1 << 20)
 
 
 class MemoryStore:
@@ -68,25 +90,47 @@ class MemoryStore:
         self.max_entries = max_entries
         self.max_bytes = max_bytes
         self.entries: OrderedDict[Any, Entry] = OrderedDict()
-        self.bytes = 0
+        self._held = 0
         self._lock = threading.Lock()
         self._holder: int | None = None
         renew_in_children(self)
+        _stores.add(self)
 
-    def put(self, key: Any, kept: Kept, *, ttl: float | None, jitter: float, cost: float, ledger: Ledger) -> bool:
-        """Stores a result; False where it is larger than the whole store."""
-        size = kept.size + _size_of(key) + _ENTRY
-        if size > self.max_bytes:
-            return False
+    @property
+    def bytes(self) -> int:
+        """Bytes of keys, results and the table that they are in."""
+        return self._held + sys.getsizeof(self.entries) if self.entries else 0
+
+    def put(self, key: Any, entry: Entry) -> bool:
+        """Stores an entry; False where it is larger than the whole store."""
+        return self.put_many([(key, entry)]) == 1
+
+    def put_many(self, entries: Sequence[tuple[Any, Entry]]) -> int:
+        """Stores entries and says how many; those that are larger than the whole store are left out."""
+        for key, entry in entries:
+            entry.size += _size_of(key) + ENTRY + (_NUMBER if entry.until is not entry.expires else 0)
+        fitting = [(key, entry) for key, entry in entries if entry.size + _TABLE <= self.max_bytes]
         now = clock.now()
-        expires = float("inf") if ttl is None else now + ttl * (1.0 - jitter * _random.random())
-        entry = Entry(kept, expires, cost, size, ledger)
-        self._changed(lambda: self._insert(key, entry, now))
-        return True
+        self._changed(lambda: self._insert(fitting, now))
+        return len(fitting)
 
-    def discard(self, ledger: Ledger) -> None:
-        """Drops the entries of one cache."""
-        self._changed(lambda: self._drop(ledger))
+    def discard(self, ledger: Ledger, match: Callable[[Any, Entry], bool] | None = None) -> int:
+        """Drops the entries of one cache, or those of them that match, and says how many."""
+        dropped: list[None] = []
+        self._changed(lambda: self._drop(ledger, match, dropped))
+        return len(dropped)
+
+    def remove(self, key: Any) -> bool:
+        """Drops one entry; whether there was one."""
+        there = key in self.entries
+        self._changed(lambda: self._remove_one(key))
+        return there
+
+    def shrink(self, size: int) -> int:
+        """Drops the entries not asked for lately until that many bytes are free, and says how many are."""
+        before = self.bytes
+        self._changed(lambda: self._evict(clock.now(), self.max_entries, max(0, before - size)))
+        return before - self.bytes
 
     def of(self, ledger: Ledger) -> list[Entry]:
         """The entries of one cache."""
@@ -106,53 +150,84 @@ class MemoryStore:
                 gone.extend(change())
             finally:
                 self._holder = None
+            if not self.entries:
+                self.entries.clear()  # its table too
         gone.clear()  # without the lock: destructors run here
 
-    def _insert(self, key: Any, entry: Entry, now: float) -> Iterator[Entry]:
-        if key in self.entries:
-            yield self._remove(key, now)
-        self.entries[key] = entry
-        self.bytes += entry.size
-        yield from self._sweep(now)
+    def _insert(self, entries: Sequence[tuple[Any, Entry]], now: float) -> Iterator[Entry]:
+        for key, entry in entries:
+            if key in self.entries:
+                yield self._remove(key, now)
+            self.entries[key] = entry
+            self._held += entry.size
+            yield from self._sweep(now)
+        if entries:
+            yield from self._evict(now, self.max_entries, self.max_bytes, newest=entries[-1][1])
+
+    def _evict(self, now: float, max_entries: int, max_bytes: int, newest: Entry | None = None) -> Iterator[Entry]:
         chances = len(self.entries)
-        while len(self.entries) > self.max_entries or self.bytes > self.max_bytes:
+        while len(self.entries) > max_entries or self.bytes > max_bytes:
             oldest = next(iter(self.entries))
             found = self.entries[oldest]
-            if chances > 0 and (found is entry or (found.hits != found.seen and found.expires > now)):
+            if chances > 0 and (found is newest or (found.hits != found.seen and found.until > now)):
                 chances -= 1
                 found.seen = found.hits
                 self.entries.move_to_end(oldest)
                 continue
-            found.ledger.evictions += found.expires > now
+            found.ledger.evictions += found.until > now
             yield self._remove(oldest, now)
 
     def _sweep(self, now: float) -> Iterator[Entry]:
         for _ in range(min(_SWEPT, len(self.entries))):
             oldest = next(iter(self.entries))
-            if self.entries[oldest].expires > now:
+            if self.entries[oldest].until > now:
                 return
             yield self._remove(oldest, now)
 
-    def _drop(self, ledger: Ledger) -> Iterator[Entry]:
+    def _drop(self, ledger: Ledger, match: Callable[[Any, Entry], bool] | None, dropped: list[None]) -> Iterator[Entry]:
         now = clock.now()
-        for key in [key for key, entry in self.entries.items() if entry.ledger is ledger]:
+        ours = [
+            key for key, entry in self.entries.items() if entry.ledger is ledger and (not match or match(key, entry))
+        ]
+        for key in ours:
+            dropped.append(None)
             yield self._remove(key, now)
+
+    def _remove_one(self, key: Any) -> Iterator[Entry]:
+        if key in self.entries:
+            yield self._remove(key, clock.now())
 
     def _remove(self, key: Any, now: float) -> Entry:
         entry = self.entries.pop(key)
-        self.bytes -= entry.size
+        self._held -= entry.size
         entry.ledger.hits += entry.hits
         entry.ledger.saved += entry.hits * entry.cost
-        entry.ledger.expired += entry.expires <= now
+        entry.ledger.expired += entry.until <= now
         return entry
 
     def after_fork(self) -> None:
         """In the child: nobody will release a lock that another thread of the parent held."""
         if self._lock.locked():
             self.entries.clear()  # that thread was in the middle of changing them
-            self.bytes = 0
+            self._held = 0
         self._lock = threading.Lock()
         self._holder = None
+
+
+def expiry(ttl: float | None, jitter: float) -> float:
+    """When something that is stored now expires, on `clock.now`, some of it early at random."""
+    return float("inf") if ttl is None else clock.now() + ttl * (1.0 - jitter * _random.random())
+
+
+def shrink(bytes_wanted: int) -> int:
+    """Frees about that many bytes in the memory stores of this process, and says how many; 0: there was nothing left.
+
+    Each store gives in proportion to what it holds, the entries not asked for lately first.
+    """
+    stores = [(store, store.bytes) for store in list(_stores)]
+    total = sum(held for _, held in stores)
+    wanted = min(bytes_wanted, total)
+    return sum(store.shrink(-(-wanted * held // total)) for store, held in stores) if total > 0 and wanted > 0 else 0
 
 
 def store_of(_: Target, section: Cache) -> MemoryStore:
@@ -161,7 +236,10 @@ def store_of(_: Target, section: Cache) -> MemoryStore:
 
 
 def _size_of(key: Any) -> int:
-    return sum(map(sys.getsizeof, key))
+    return sys.getsizeof(key) if type(key) is bytes else sys.getsizeof(key) + sum(map(weight, key))
+
+
+_stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
 
 
 in_children(_random.seed)

@@ -96,15 +96,30 @@ class Event(BaseModel):
     waited: float | None = Field(default=None, alias="mlguard.waited", ge=0)
     """Seconds of the duration that went into waiting for a slot, for memory, or between attempts."""
     cache: str | None = _keyed("mlguard.cache")
-    """What the cache did."""
+    """What the cache did: miss, coalesced (another call's run was shared), bypass (no key, or nothing to share), stale,
+    negative (a failure that is remembered), shared (found in the shared store), partial (some rows were computed)."""
+    cache_error: str | None = _keyed("mlguard.cache.error")
+    """Why the shared store was no help: unreachable, timeout, backing_off, damaged, foreign and so on."""
+    stale_for: float | None = Field(default=None, alias="mlguard.cache.stale_for", ge=0)
+    """Seconds for which the result that was served had been out of date."""
+    rows_hit: int | None = Field(default=None, alias="mlguard.cache.rows_hit", ge=0)
+    """Rows of the batch that were cached."""
+    rows_computed: int | None = Field(default=None, alias="mlguard.cache.rows_computed", ge=0)
+    """Rows of the batch that the function ran on."""
     first_item: float | None = Field(default=None, alias="mlguard.first_item", ge=0)
     """Seconds until a stream's first item."""
     items: int | None = Field(default=None, alias="mlguard.items", ge=0)
-    """How many items a stream that ended well yielded."""
+    """How many items a stream made."""
     violations: list[Violation] | None = Field(default=None, alias="mlguard.violations", max_length=20)
     """The first violations of a schema."""
     violation_count: int | None = Field(default=None, alias="mlguard.violation_count", ge=1)
     """How many violations there were."""
+    validation_check: Literal["sample", "metadata"] | None = _keyed("mlguard.validation.check")
+    """Some values of arrays or tables were not looked at: a bounded sample was, or class, dtype and shape only."""
+    chaos: str | None = _keyed("mlguard.chaos")
+    """What `mlguard.testing.chaos` did to the last attempt that it struck. Only in tests."""
+    rejected_rows: int | None = _keyed("mlguard.rejected_rows")
+    """Rows of a table that were taken out because they break their schema; the fallback answered for them."""
     suppressed: int | None = Field(default=None, alias="mlguard.suppressed", ge=1)
     """Records of rejections of this kind that were left out since the last one, to spare the log an overload."""
     notes_dropped: int | None = Field(default=None, alias="mlguard.notes_dropped", ge=1)

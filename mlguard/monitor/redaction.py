@@ -23,6 +23,8 @@ from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import core_schema
 
+from mlguard.validation.tables.marks import TableMark
+
 __all__ = ["HIDDEN", "Redacted", "Words", "fields_of", "held_by", "hides", "scrubbed"]
 
 HIDDEN: Final = "[redacted]"
@@ -241,6 +243,8 @@ def _declared(cls: type) -> list[tuple[str, str | None, Any, bool]]:
 def _parts(annotation: Any) -> tuple[Any, ...]:
     if _is_alias(annotation):
         return (annotation.__value__,)
+    if isinstance(annotation, TableMark):
+        return (annotation.model,)
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return ()
@@ -261,5 +265,6 @@ _TAGS = ("int", "float", "str", "bool", "bytes", "none", "list", "tuple", "dict"
 # property, which may quote any value it can see: its own field's, those beside it, those below it.
 _WITHOUT_VALUES: Final = {
     "array_depth", "array_dimension", "array_dtype", "array_nan", "array_not_finite", "array_ragged", "array_range",
-    "array_shape", "array_type", "array_value", "more_violations", "too_large", *typing.get_args(core_schema.ErrorType),
+    "array_shape", "array_type", "array_value", "more_violations", "null", "table_columns", "table_ragged", "table_rows",
+    "table_type", "too_large", *typing.get_args(core_schema.ErrorType),
 } - {"value_error", "assertion_error", "get_attribute_error", "iteration_error", "mapping_type"}  # fmt: skip

@@ -268,6 +268,12 @@ class Reporter:
         self._troubles = 0
         self._last_trouble: str | None = None
 
+    def go_on_from(self, before: Reporter) -> None:
+        """Takes over the counts of the one it replaces, whose policy has changed in another section."""
+        for name in ("_latencies", "_failures", "_slow_calls", "_told", "_suppressed", "_left_out", "_troubles"):
+            setattr(self, name, getattr(before, name))
+        self._last_trouble = before._last_trouble
+
     def _tell(self, event: dict[str, Any], this: Call) -> None:
         """What the call met, where it met anything."""
         if this.parent is not None:
@@ -327,7 +333,9 @@ class Reporter:
         self, event: dict[str, Any], found: list[Any], violation: Callable[[Any], dict[str, str]]
     ) -> None:
         event["mlguard.violations"] = [violation(item) for item in found[:_VIOLATIONS]]
-        event["mlguard.violation_count"] = len(found)
+        event["mlguard.violation_count"] = sum(
+            item["ctx"]["count"] if item.get("type") == "more_violations" else 1 for item in found
+        )
 
     def _tell_inputs(self, event: dict[str, Any], args: Any, kwargs: Any) -> None:
         try:

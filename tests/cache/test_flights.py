@@ -76,8 +76,8 @@ def test_keys_that_come_and_go_under_threads_stay_consistent(cached):
                 call.cache.clear()
 
     assert in_threads(8, work) == [None] * 8
-    store = call.cache._store
-    assert store.bytes == sum(entry.size for entry in store.entries.values())
+    store = call.cache.memory
+    assert store._held == sum(entry.size for entry in store.entries.values())
     assert len(store.entries) <= 10
 
 

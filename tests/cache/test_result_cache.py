@@ -453,6 +453,7 @@ def test_clear_and_reset(cached):
         "hits": 0,
         "misses": 0,
         "coalesced": 0,
+        "hit_rate": None,
         "bypassed": {},
         "not_stored": {},
         "entries": 0,
@@ -541,8 +542,8 @@ def test_a_forked_child_keeps_results_and_never_waits_for_the_parents_threads(ca
     thread = threading.Thread(target=call, args=(2,))
     thread.start()
     started.wait(10)
-    call.cache._store._lock.acquire()
-    call.cache._store._lock.release()
+    call.cache.memory._lock.acquire()
+    call.cache.memory._lock.release()
     child = os.fork()
     if child == 0:
         go.set()
@@ -551,11 +552,11 @@ def test_a_forked_child_keeps_results_and_never_waits_for_the_parents_threads(ca
     go.set()
     thread.join()
     assert os.waitpid(child, 0)[1] == 0
-    call.cache._store._lock.acquire()
+    call.cache.memory._lock.acquire()
     child = os.fork()
     if child == 0:
         os._exit(0 if call(7) == 7 and call.cache.info().entries == 1 else 1)
-    call.cache._store._lock.release()
+    call.cache.memory._lock.release()
     assert os.waitpid(child, 0)[1] == 0
 
 
@@ -587,7 +588,7 @@ def test_a_destructor_that_calls_the_cache_does_not_hang(cached):
 def test_a_change_inside_a_change_is_skipped(cached):
     """A collector run in the middle of the store's own update does not deadlock on its lock."""
     call = cached(lambda x: x)
-    store = call.cache._store
+    store = call.cache.memory
     store._holder = threading.get_ident()
     with store._lock:
         assert call(1) == 1

@@ -1,0 +1,144 @@
+"""What a class is called inside a key: a number in this process, a name and a fingerprint where processes share keys.
+
+Inside one process every class gets a number of its own: names may repeat, and a class that is defined anew, by a reload
+or in a factory, may behave differently under the same name and with the same fields. Another process can't know that
+number, so a shared store's keys spell the class out: its module, its name, and what its fields are declared as. What
+its methods do is not in it; that is what `model_version` is for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import itertools
+import re
+import sys
+import typing
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from types import CodeType
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from mlguard.cache.codec import Codec
+    from mlguard.target import Target
+
+__all__ = ["FORMAT", "NotKeyed", "fingerprint_of", "identity_of", "is_marked", "keyed_fields", "number_of", "spelt"]
+
+FORMAT: Final = b"mlguard key 2"
+"""The version of what keys are made of; a change of it changes every key."""
+
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+class NotKeyed:
+    """Marks a parameter or a field that must not make two calls different, such as a request id.
+
+    ``request_id: Annotated[str, NotKeyed]``, outermost, on a parameter of the guarded function or on a field of a
+    model, dataclass or named tuple. What is marked is validated like anything else and reaches the function, but is no
+    part of the cache key: the cached result of one request id answers another.
+    """
+
+
+def is_marked(metadata: Iterable[Any]) -> bool:
+    """Whether `NotKeyed`, the class or an instance, is among the metadata of an `Annotated`."""
+    return any(item is NotKeyed or isinstance(item, NotKeyed) for item in metadata)
+
+
+def keyed_fields(cls: type) -> tuple[str, ...]:
+    """The fields of a model, dataclass or named tuple that are part of its key.
+
+    Raises:
+        NameError: An annotation of the class names something that is not defined yet.
+    """
+    if issubclass(cls, BaseModel):
+        return tuple(name for name, field in cls.model_fields.items() if not is_marked(field.metadata))
+    hints = typing.get_type_hints(cls, include_extras=True)
+    names = [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else list(cls._fields)  # type: ignore[attr-defined]
+    return tuple(name for name in names if not is_marked(getattr(hints.get(name), "__metadata__", ())))
+
+
+_numbers = itertools.count(1)
+_numbered: WeakKeyDictionary[type, bytes] = WeakKeyDictionary()
+
+
+def number_of(cls: type) -> bytes:
+    """A name that no other class of this process ever has."""
+    name = _numbered.get(cls)
+    if name is None:
+        name = _numbered.setdefault(cls, b"%d:" % next(_numbers))
+    return name
+
+
+_spelt: WeakKeyDictionary[type, bytes] = WeakKeyDictionary()
+
+
+def spelt(cls: type) -> bytes:
+    """Module, name and fingerprint of the fields: the same in every process that runs the same code."""
+    name = _spelt.get(cls)
+    if name is None:
+        text = "\n".join([f"{cls.__module__}:{cls.__qualname__}", *_fields_as_text(cls)])
+        digest = hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).digest()
+        name = _spelt.setdefault(cls, b"%d:" % len(digest) + digest)
+    return name
+
+
+def fingerprint_of(code: CodeType) -> str:
+    """A digest of what a function's text does, without line numbers; the same in every process of one Python."""
+    return hashlib.blake2b(repr(_code_as_data(code)).encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
+
+
+def _fields_as_text(cls: type) -> list[str]:
+    if issubclass(cls, Enum):
+        return [f"{name}={_shown(member._value_)}" for name, member in cls.__members__.items()]
+    if issubclass(cls, BaseModel):
+        return [
+            f"{name}: {_shown(field.annotation)} {_shown(field.metadata)}" for name, field in cls.model_fields.items()
+        ]
+    if dataclasses.is_dataclass(cls) or hasattr(cls, "_fields"):
+        hints = typing.get_type_hints(cls, include_extras=True)
+        return [f"{name}: {_shown(annotation)}" for name, annotation in hints.items()]
+    return []
+
+
+def _shown(value: Any) -> str:
+    # What differs from process to process goes; a repr that differs all the same costs hits, never a wrong one.
+    return _ADDRESS.sub("", repr(value))
+
+
+def _code_as_data(code: CodeType) -> tuple[Any, ...]:
+    constants = []
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            constants.append(_code_as_data(constant))
+        elif isinstance(constant, frozenset):  # in an order that changes with the process
+            constants.append(("frozenset", sorted(map(repr, constant))))
+        else:
+            constants.append((type(constant).__name__, repr(constant)))
+    return code.co_code.hex(), constants, code.co_names, code.co_freevars, code.co_varnames[: code.co_argcount]
+
+
+def identity_of(target: Target, codec: Codec, how: Sequence[Any]) -> list[bytes]:
+    """What tells a function's entries in a shared store from all others', beside its model version.
+
+    Its module, name and own text, what its parameters and its result are declared as, and the formats of key and value.
+    A script is known by its file: every script's module is called ``__main__``.
+
+    Args:
+        target: The function.
+        codec: What writes its results.
+        how: The settings that decide what a key is made of and which results are stored.
+    """
+    function = inspect.unwrap(target.function)
+    module = str(function.__module__)
+    if module == "__main__":
+        module = f"__main__ {getattr(sys.modules.get(module), '__file__', '')}"
+    code = getattr(function, "__code__", None)
+    hints = [f"{name}: {_shown(annotation)}" for name, annotation in target.hints.items()]
+    body = "" if code is None else fingerprint_of(code)
+    text = [sys.byteorder, module, target.qualname, body, repr(tuple(how)), *sorted(hints)]
+    return [FORMAT, codec.fingerprint, *[part.encode("utf-8", "backslashreplace") for part in text]]
