@@ -17,7 +17,7 @@ from mlguard.outcome import Disposition
 from mlguard.policies import Policy
 from mlguard.target import Kind
 from mlguard.validation import Binding
-from mlguard.wrapper import Wrapper, named
+from mlguard.wrapper import Wrapper
 
 __all__ = ["Guarded", "Handle", "Outcome"]
 
@@ -28,7 +28,8 @@ T = TypeVar("T")
 
 # The order in which a call meets the concerns; the keys are those of `Wiring.rooms`.
 _ORDER = (
-    "monitor", "fallback", "validation", "quarantine", "timeout", "cache", "retry", "breaker", "concurrency", "memory",
+    "monitor", "drift", "fallback", "validation", "quarantine", "timeout", "cache", "retry", "breaker", "concurrency",
+    "memory",
 )  # fmt: skip
 
 
@@ -87,7 +88,7 @@ class Handle(Generic[P, R_co]):
     @property
     def origins(self) -> dict[str, str]:
         """Where each value in force that is no default was written: file and line, variable, package, or decorator."""
-        return self._wrapper.choice.origins(named)
+        return self._wrapper.origins
 
     @property
     def source(self) -> str:

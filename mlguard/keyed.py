@@ -22,7 +22,7 @@ from mlguard.specialise import specialise
 from mlguard.target import Target
 from mlguard.vocabulary import Runtime
 
-__all__ = ["MOST", "ByKey", "Pool", "pool_of"]
+__all__ = ["MOST", "ByKey", "Place", "Pool", "pool_of"]
 
 MOST: Final = 1_000
 """Values that are kept apart at most; the one unused for longest goes first, with its state."""
@@ -63,11 +63,11 @@ class Pool:
     def stats(self) -> dict[str, Any]:
         """The number of values, and what the ones used last say."""
         objects = dict(self._objects)
-        last = sorted(objects, key=lambda value: -self._used.get(value, 0.0))[:_SHOWN]
+        last: list[Any] = sorted(objects, key=lambda value: -self._used.get(value, 0.0))[:_SHOWN]
         return {
             "per": self.per,
             "values": len(objects),
-            "by_value": {shown(each): objects[each].stats() for each in last},
+            "by_value": {shown(each[1]): objects[each].stats() for each in last},
         }
 
     def reset(self) -> None:
@@ -118,7 +118,7 @@ class ByKey:
         self, target: Target, pools: Mapping[str, Pool], flags: Mapping[str, bool], names: Mapping[str, Any]
     ) -> None:
         self._made_of = (target, pools, flags, names)
-        self._places = [_Place(target, pool.per, name) for name, pool in pools.items()]
+        self._places = [Place(target, pool.per, name) for name, pool in pools.items()]
         self._pools = list(pools.values())
         self._functions: dict[Hashable, tuple[list[Any], Callable[..., Any]]] = {}
 
@@ -152,8 +152,12 @@ class ByKey:
         return FunctionType(code["call"].replace(co_name=target.function.__name__), namespace)
 
 
-class _Place:
-    """Where a call has the value of a key: an argument, or a field of one, before anything is checked."""
+class Place:
+    """Where a call has the value of a key: an argument, or a field of one, before anything is checked.
+
+    Raises:
+        PolicyError: The function has no such parameter.
+    """
 
     def __init__(self, target: Target, per: str, section: str) -> None:
         self._target = target
@@ -176,11 +180,21 @@ class _Place:
         value = args[self._position] if by_position else kwargs.get(self._parameter, self._default)
         for field in self._fields:
             value = value.get(field) if isinstance(value, Mapping) else getattr(value, field, None)
-        try:
-            hash(value)
-        except TypeError:
+        kind = type(value)
+        if kind is not str and value is not None and not _tells_apart(value):
             raise PolicyError(
-                f"{self._target.name}: {self._section}.per = '{self._per}' is a {type(value).__qualname__} in this "
-                "call, which can't tell calls apart. Fix: name an argument that is a text or a number."
-            ) from None
-        return (type(value), value)
+                f"{self._target.name}: {self._section}.per = '{self._per}' is a {kind.__qualname__} in this "
+                "call, which can't tell calls apart. Fix: name an argument, or a field of one, that is a text or a "
+                "number."
+            )
+        return (kind, value)
+
+
+def _tells_apart(value: Any) -> bool:
+    """False for what is equal to itself only, too: as a key it would be kept alive, a model for instance."""
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    own: Any = type(value).__hash__
+    return own is not object.__hash__

@@ -16,7 +16,7 @@ from mlguard.awaited_streams import AwaitedStream, Finished, Started, gives_stre
 from mlguard.batch import Batch, RowArguments
 from mlguard.cache import Cache, ResultCache, cache_for, store_of
 from mlguard.errors import PolicyError
-from mlguard.keyed import Pool, pool_of
+from mlguard.keyed import Place, Pool, pool_of
 from mlguard.memory import Memory, MemoryGuard, guard_for
 from mlguard.monitor import Reporter
 from mlguard.outcome import Disposition, from_within
@@ -62,6 +62,12 @@ class Wiring:
         """The sections that have an object for each value of an argument."""
         return {name: room for name, room in self.rooms.items() if isinstance(room, Pool)}
 
+    def connect(self) -> None:
+        """Tells what stayed from an earlier policy about what is new; only once this is in force."""
+        cache: Any = self.rooms.get("cache")
+        if cache is not None:
+            cache.deadlines = self.rooms.get("timeout")
+
 
 def wire(
     target: Target, policy: Policy, options: Options, *, scopes: Scopes, before: tuple[Policy, Wiring] | None = None
@@ -99,7 +105,7 @@ def wire(
         """The object of the section's scope, or an own one."""
         section = getattr(policy, name)
         if getattr(section, "per", None) is not None:
-            _refuse_keys(target, name)
+            _refuse_keys(target, name, section.per)
             runtime = pool_of(runtime)
         built, key = scopes.shared(runtime, target, section, options.scope)
         if key is not None:
@@ -134,8 +140,7 @@ def wire(
         wiring.flags["THREAD"] = deadlines.threads is not None
     if policy.cache:
         build_cache = partial(_result_cache, declared, policy.cache, options, shared, binding.checks)
-        cache = add("cache", "CACHE", lasting("cache", build_cache))
-        cache.deadlines = wiring.rooms.get("timeout")
+        add("cache", "CACHE", lasting("cache", build_cache))
     if policy.retry:
         add("retry", "RETRY", lasting("retry", partial(shared, "retry", Retrying)))
     if policy.breaker:
@@ -152,6 +157,8 @@ def wire(
     if policy.fallback:
         add("fallback", "FALLBACK", _fallback(target, policy, binding, quarantine))
     if policy.monitor:
+        if policy.monitor.drift:
+            wiring.rooms["drift"] = _detector(declared, policy, options, before)
         reporter = add("monitor", "MONITOR", _reporter(declared, policy, options, wiring.rooms))
         if before is not None and "monitor" in before[1].rooms:
             reporter.go_on_from(before[1].rooms["monitor"])
@@ -167,13 +174,14 @@ def wire(
     return wiring
 
 
-def _refuse_keys(target: Target, name: str) -> None:
+def _refuse_keys(target: Target, name: str, per: str) -> None:
     """What can't run on the objects of one value."""
     if isinstance(target, AwaitedStream):
         raise PolicyError(
             f"{target.name}: {name}.per can't be honoured for a coroutine function that returns an async iterator. "
             "Fix: make it an async generator ('async for item in ...: yield item'), or drop per."
         )
+    Place(target, per, name)
 
 
 def _result_cache(
@@ -240,7 +248,18 @@ def _reporter(target: Target, policy: Policy, options: Options, rooms: dict[str,
         fingerprint=policy.fingerprint,
         model_version=options.model_version,
         watch=tuple(facts for room in rooms.values() if (facts := getattr(room, "facts", None))),
+        drift=rooms.get("drift"),  # type: ignore[arg-type]
     )
+
+
+def _detector(target: Target, policy: Policy, options: Options, before: tuple[Policy, Wiring] | None) -> Any:
+    """What counts for drift; after a reload the one before goes on, where neither profile nor settings changed."""
+    from mlguard.drift.detector import detector_for  # loads what reads profiles
+
+    section: Any = policy.monitor and policy.monitor.drift
+    made = detector_for(target, section, policy_name=policy.name, model_version=options.model_version)
+    old: Any = before and before[1].rooms.get("drift")
+    return old if old is not None and made.go_on_from(old) else made
 
 
 CORE: Final = ("function", "sleep", "clock", "context", "Disposition", "END")

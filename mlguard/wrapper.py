@@ -7,6 +7,7 @@ can be asked of it is in `handle.py`.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import weakref
@@ -49,16 +50,19 @@ class Bound:
         policy: The policy in force.
         clamped: What the decorator's ceiling lowered in it.
         wiring: What it became.
-        number: Which one it is, from 0. The names of later ones end in it, so that a call which began under an earlier
-            one goes on with its own.
+        resolved: What its name meant; None: the policy is an object in code.
     """
 
-    def __init__(self, target: Target, policy: Policy, clamped: list[Clamped], wiring: Wiring, number: int) -> None:
+    def __init__(
+        self, target: Target, policy: Policy, clamped: list[Clamped], wiring: Wiring, resolved: Resolved | None
+    ) -> None:
         self._target = target
         self.policy = policy
         self.clamped = clamped
         self.wiring = wiring
-        self.number = number
+        self.resolved = resolved
+        self.number = 0
+        """What its names end in, unless it is 0, so that a call which began under another goes on with its own."""
         self._calls = _Codes()
         self._produces = _Codes()
 
@@ -69,26 +73,32 @@ class Bound:
             by_key = ByKey(self._target, self.wiring.pools, self.wiring.flags, self.wiring.names)
             (name,) = self._renamed("by_key").values()
             namespace[name] = core_names(self._target, by_key)["function"]
-            return specialise(kind, {}, {"function": name})["call"].replace(
-                co_name=function.__name__, co_qualname=function.__qualname__
-            )
+            code = specialise(kind, {}, {"function": name})
+            return self._calls.watched(_called(code["call"], function))
         code = specialise(kind, self.wiring.flags, self._renamed("produce", *self.wiring.names) if self.number else {})
         namespace.update(zip(self._renamed(*self.wiring.names).values(), self.wiring.names.values(), strict=True))
         if "produce" in code:
             own = self._produces.watched(code["produce"].replace())
             namespace.update(dict.fromkeys(self._renamed("produce").values(), FunctionType(own, namespace)))
-        return self._calls.watched(code["call"].replace(co_name=function.__name__, co_qualname=function.__qualname__))
+        return self._calls.watched(_called(code["call"], function))
 
-    def forget(self, namespace: dict[str, Any]) -> None:
-        """Takes its names out of a namespace as soon as no call runs on them any more: they may hold a whole cache."""
+    def forget(self, namespace: dict[str, Any], numbers: set[int]) -> None:
+        """Takes its names out of a namespace as soon as no call runs on them any more: they may hold a whole cache.
+
+        Its number is then free, so that after any number of reloads there are few different names, and codes.
+        """
         names = [name for name in self._renamed(*self.wiring.names).values() if name not in CORE]
-        produce = self._renamed("produce").values()
+        entries = self._renamed("produce", "by_key").values()
 
-        def forget_produce() -> None:
-            _drop(namespace, produce)
-            self._produces.when_gone(lambda: _drop(namespace, names))
+        def forget_entries() -> None:
+            _drop(namespace, entries)
+            self._produces.when_gone(forget_names)
 
-        self._calls.when_gone(forget_produce)
+        def forget_names() -> None:
+            _drop(namespace, names)
+            numbers.discard(self.number)
+
+        self._calls.when_gone(forget_entries)
 
     def _renamed(self, *names: str) -> dict[str, str]:
         return {name: f"{name}__{self.number}" if self.number else name for name in names}
@@ -100,7 +110,7 @@ class _Codes:
     def __init__(self) -> None:
         self._alive: set[int] = set()
         self._numbers = itertools.count()
-        self._then: Callable[[], Any] | None = None
+        self._then: list[Callable[[], Any]] = []
 
     def watched(self, code: CodeType) -> CodeType:
         """The same code object, which must be nobody else's."""
@@ -111,14 +121,14 @@ class _Codes:
 
     def when_gone(self, then: Callable[[], Any]) -> None:
         """Does something once none of them can run any more."""
-        self._then = then
+        self._then.append(then)
         self._gone(-1)
 
     def _gone(self, number: int) -> None:
         self._alive.discard(number)
-        if not self._alive and self._then is not None:
-            then, self._then = self._then, None
-            then()
+        if not self._alive:
+            with contextlib.suppress(IndexError):  # another thread, or a finalizer in this one, was quicker
+                self._then.pop()()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unwatched, ()
@@ -129,6 +139,10 @@ def _unwatched() -> _Codes:
     codes = _Codes()
     codes._alive.add(-2)
     return codes
+
+
+def _called(code: CodeType, function: FunctionType) -> CodeType:
+    return code.replace(co_name=function.__name__, co_qualname=function.__qualname__)
 
 
 def _drop(namespace: dict[str, Any], names: Iterable[str]) -> None:
@@ -156,6 +170,7 @@ class Wrapper:
         self._options = options
         self._policy = None if choice.name else self._chosen(named)[0]
         self._bound: Bound | None = None
+        self._numbers = {0}  # of what it is bound to, and of what calls in progress were bound to
         self._variants: dict[tuple[str, bool], Callable[..., Any]] = {}
 
     @property
@@ -164,6 +179,12 @@ class Wrapper:
         if self._bound is None and self._policy is not None:
             return self._policy
         return self.settle().policy
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Where each value of the policy in force that is no default was written."""
+        resolved = self.settle().resolved if self.choice.name else None
+        return self.choice.origins(named if resolved is None else lambda name: resolved)
 
     @property
     def rooms(self) -> dict[str, Runtime]:
@@ -189,9 +210,11 @@ class Wrapper:
         self._function.__globals__.update({**core, "unguarded": core["function"], "first_call": first_call})
         if self.target.resolved and self._policy is not None:
             try:
-                self._settle()
+                _, clamped = self._settle()
             except NameError:
                 self.put()  # a model's own annotation is defined further down: the first call tries again
+            else:
+                self.choice.tell(clamped, function=self.target.name)
         else:
             self.put()
         _wrappers.add(self)
@@ -206,12 +229,14 @@ class Wrapper:
         if self._bound is not None:
             return self._bound
         try:
-            return self._settle()
+            bound, clamped = self._settle()
         except NameError as error:
             raise PolicyError(
                 f"{self.target.name}: an annotation names '{error.name}', which is not defined. "
                 "Fix: define or import it at module level before the first call."
             ) from None
+        self.choice.tell(clamped, function=self.target.name)
+        return bound
 
     def put(self) -> None:
         """Gives the function the code for its state."""
@@ -220,8 +245,7 @@ class Wrapper:
             function.__code__ = self._bound.code(function)
             return
         rename = {"function": "unguarded" if _off else "first_call"}
-        code = specialise(self.target.kind, {}, rename)["call"]
-        function.__code__ = code.replace(co_name=function.__name__, co_qualname=function.__qualname__)
+        function.__code__ = _called(specialise(self.target.kind, {}, rename)["call"], function)
 
     def surround(self) -> None:
         """Calls, in the user's function's place, what `testing.chaos` makes of it."""
@@ -252,18 +276,24 @@ class Wrapper:
             return None
         _refuse_what_is_fixed(self.target, bound.policy, policy)
         wiring = wire(self.target, policy, self._options, scopes=scopes, before=(bound.policy, bound.wiring))
-        return Bound(self.target, policy, clamped, wiring, bound.number + 1)
+        return Bound(self.target, policy, clamped, wiring, self._resolved(get))
 
     def rebind(self, bound: Bound) -> None:
         """Puts another policy in place; calls in progress end under the one they began with."""
         with _settling:
             before, self._bound = self._bound, bound
+            bound.number = next(number for number in itertools.count() if number not in self._numbers)
+            self._numbers.add(bound.number)
+            bound.wiring.connect()
             self._variants = {}
             self.put()
         if before is not None:
-            before.forget(self._function.__globals__)
-            if before.clamped != bound.clamped:
-                self.choice.tell(bound.clamped, function=self.target.name)
+            before.forget(self._function.__globals__, self._numbers)
+
+    def moved(self, get: Callable[[str], Resolved]) -> None:
+        """Notes where the values of its policy stand now, which says what it said."""
+        if self._bound is not None:
+            self._bound.resolved = self._resolved(get)
 
     def with_outcome(self, outcome: Callable[[Any, Any], Any]) -> Callable[..., Any]:
         """The same call, whose result is what `outcome` makes of its record and its value."""
@@ -301,21 +331,27 @@ class Wrapper:
         except PolicyError as error:
             raise PolicyError(f"{self.target.name}: {error}") from None
 
+    def _resolved(self, get: Callable[[str], Resolved]) -> Resolved | None:
+        return None if self.choice.name is None else get(self.choice.name)
+
     def _first_call(self, *args: Any, **kwargs: Any) -> Any:
         """What an unsettled function calls."""
+        self.settle()
         with _settling:  # another thread may just be putting the code in place
-            self.settle()
+            pass
         return self._function(*args, **kwargs)
 
-    def _settle(self) -> Bound:
+    def _settle(self) -> tuple[Bound, list[Clamped]]:
+        """What it is bound to now, and what the ceiling lowered, for the one who bound it to tell."""
         with _settling:
-            if self._bound is None:
-                policy, clamped = self._chosen(named)
-                wiring = wire(self.target, policy, self._options, scopes=scopes_of_this_process)
-                self._bound = Bound(self.target, policy, clamped, wiring, 0)
-                self.put()
-                self.choice.tell(clamped, function=self.target.name)
-            return self._bound
+            if self._bound is not None:
+                return self._bound, []
+            policy, clamped = self._chosen(named)
+            wiring = wire(self.target, policy, self._options, scopes=scopes_of_this_process)
+            wiring.connect()
+            self._bound = Bound(self.target, policy, clamped, wiring, self._resolved(named))
+            self.put()
+            return self._bound, clamped
 
     def _variant(self, name: str, flags: Mapping[str, bool], **names: Any) -> Callable[..., Any]:
         key = name, bool(_off)

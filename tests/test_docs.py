@@ -7,11 +7,13 @@ times and ids may differ. A ```toml block that starts with a comment naming a fi
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import linecache
 import re
 import sys
 import types
+import weakref
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,7 @@ VOLATILE = [
 def test_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a reader copies from the page works, in the order of the page."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mlguard.wrapper._wrappers", weakref.WeakSet())  # those of other pages are no matter here
     policies.reset()
     module = types.ModuleType("service")
     monkeypatch.setitem(sys.modules, "service", module)
@@ -60,6 +63,7 @@ def test_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     finally:
         structlog.reset_defaults()
         policies.reset()
+        gc.collect()  # the guarded functions of a page are no matter for the next
 
 
 def _run(body: str, page: Path, line: int, module: types.ModuleType) -> str:

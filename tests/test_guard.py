@@ -694,12 +694,14 @@ class TestRefusals:
             def f(x: int) -> int:
                 return x
 
-    def test_bind_all(self) -> None:
+    def test_bind_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """`policies.bind_all()` finds at start-up what would otherwise be found at the first call."""
+        monkeypatch.setattr("mlguard.wrapper._wrappers", weakref.WeakSet())  # those of other tests are no matter here
         module: dict[str, Any] = {"__name__": "start_up"}
         exec("from mlguard import guarded\n@guarded\ndef f(x: 'Nowhere'): return x\n", module)
         with pytest.raises(PolicyError, match="'Nowhere'"):
             policies.bind_all()
         module["Nowhere"] = int
         policies.bind_all()
+        assert module["f"].guard._wrapper._bound is not None
         assert module["f"]("3") == 3

@@ -281,6 +281,36 @@ def test_a_value_that_tells_nothing_apart() -> None:
         f([1])
 
 
+def test_what_is_equal_to_itself_only() -> None:
+    """An object of no value of its own is refused: as a key, a thousand models would be kept alive. None is a value."""
+
+    class Model:
+        def __init__(self, host: str) -> None:
+            self.host = host
+
+        @guarded(breaker=Breaker(per="self", minimum_calls=1))
+        def by_itself(self) -> None: ...
+
+        @guarded(breaker=Breaker(per="self.host", minimum_calls=1))
+        def by_host(self) -> str:
+            return broken_at(self.host)
+
+    with pytest.raises(PolicyError, match=r"breaker.per = 'self' is a .*Model in this call.*or a field of one"):
+        Model("a").by_itself()
+    with pytest.raises(ConnectionError):
+        Model("a").by_host()
+    with pytest.raises(CircuitOpenError):
+        Model("a").by_host()
+    assert Model("b").by_host() == "b"
+
+    @guarded(breaker=Breaker(per="x"))
+    def f(x: str | None) -> str | None:
+        return x
+
+    assert f(None) is None
+    assert list(f.guard.stats()["breaker"]["by_value"]) == ["None"]
+
+
 def test_awaited_streams_are_refused() -> None:
     """A coroutine function that returns an async iterator is told the fix."""
 

@@ -17,7 +17,7 @@ from mlguard.errors import PolicyError
 from mlguard.forks import in_children
 from mlguard.policies.entries import Entry, entry_of_policy
 from mlguard.policies.environment import read_environment
-from mlguard.policies.files import FILE_VARIABLE, NAMES, PolicyFile, find, read
+from mlguard.policies.files import FILE_VARIABLE, PolicyFile, State, find, places_of, read, state_of
 from mlguard.policies.lineage import Entries, Resolved, UnknownParentError, resolve
 from mlguard.policies.packages import read_packages
 from mlguard.policies.policy import NAME, PRESET, Policy
@@ -38,6 +38,7 @@ class _Sources:
     searched: tuple[str, ...] = ()
     named: str | os.PathLike[str] | None = None  # the file that `load` was given; None: the one that is found
     files: tuple[Path, ...] = ()
+    seen: Mapping[Path, State] = field(default_factory=dict)  # what decides what is read, just before it was read
 
     def entries(self) -> dict[str, list[Entry]]:
         """Every policy by name; of its sources the later one wins. Variables alone make no policy."""
@@ -82,15 +83,20 @@ class Catalogue:
     @property
     def source(self) -> str:
         """The files that are in force, in words."""
-        return " and ".join(str(path) for path in self._known().files) or "no file"
+        return " and ".join(str(path) for path in self._sources.files) or "no file"
 
-    def watched(self) -> list[Path]:
-        """The files whose change would change the policies, there or not."""
-        sources = self._known()
-        files = list(sources.files)
-        if not files:
-            files = [Path(folder, name) for folder in sources.searched for name in NAMES]
-        return files
+    def read_first(self) -> None:
+        """Reads file and environment, where nobody has yet.
+
+        Raises:
+            PolicyError: Something in them is wrong; every problem is listed.
+        """
+        self._known()
+
+    @property
+    def seen(self) -> Mapping[Path, State]:
+        """The files whose change would change the policies, there or not, in the state in which they were read."""
+        return self._sources.seen
 
     def own(self) -> dict[str, str]:
         """The policies of the service's own file, each with its place."""
@@ -175,10 +181,16 @@ class Catalogue:
     def _read(self, path: str | os.PathLike[str] | None, start: Path | None = None) -> _Sources:
         environ = dict(os.environ)
         file, searched = find(environ, start) if path is None else (Path(path).expanduser().absolute(), [str(path)])
+        seen = {each: state_of(each) for each in places_of(file, searched)}
         problems: list[str] = []
         variables = read_environment(environ, problems)
         own = PolicyFile({}, {}) if file is None else read(file, problems)
-        used = read_packages(own.use, _read_package, problems)
+
+        def read_package(path: Path, label: str, problems: list[str]) -> Mapping[str, Entry]:
+            seen[path] = state_of(path)
+            return read(path, problems, label=label).entries
+
+        used = read_packages(own.use, read_package, problems)
         sources = replace(
             self._sources,
             file=own.entries,
@@ -187,6 +199,7 @@ class Catalogue:
             searched=tuple(searched),
             named=path,
             files=(*(() if file is None else (file,)), *used.files),
+            seen=seen,
         )
         if not problems:
             problems = _unresolvable(sources.entries(), unknown_parents=False)
@@ -202,10 +215,6 @@ class Catalogue:
     def renew_lock(self) -> None:
         """For the child of a fork: a thread that is not there any more may have held the lock."""
         self._lock = threading.Lock()
-
-
-def _read_package(path: Path, label: str, problems: list[str]) -> Mapping[str, Entry]:
-    return read(path, problems, label=label).entries
 
 
 def _unresolvable(entries: Entries, *, unknown_parents: bool) -> list[str]:

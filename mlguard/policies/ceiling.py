@@ -57,6 +57,11 @@ def refuse_what_caps_nothing(ceiling: Policy, where: str) -> None:
     Raises:
         PolicyError: It says something else.
     """
+    if not isinstance(ceiling, Policy):
+        raise PolicyError(
+            f"{where}: ceiling = {shown(ceiling)}: must be a Policy. "
+            "Fix: such as ceiling=Policy(retry=Retry(max_retries=3))."
+        )
     for name, cap in _sections_of(ceiling):
         for key in cap.model_fields_set if cap is not None else ():
             value = getattr(cap, key)
@@ -88,4 +93,6 @@ def _lowered(name: str, own: Section, cap: Section) -> list[Clamped]:
 def _least(asked: Any, limit: Any) -> Any:
     if isinstance(limit, bool):
         return asked and limit
+    if isinstance(asked, str):
+        return asked  # what is no number, such as need = "learned", is neither more nor less
     return limit if asked is None else min(asked, limit)

@@ -6,6 +6,7 @@ progress end under the policy they began with, and sections that stay the same k
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 from dataclasses import dataclass, field
@@ -61,10 +62,10 @@ def reload(path: str | os.PathLike[str] | None = None) -> list[Change]:
     """
     with settling():
         catalogue = of_this_process.candidate(path)
-        rebuilt, scopes, problems = _rebuilt(catalogue)
+        rebuilt, same, scopes, problems = _rebuilt(catalogue)
         if problems:
             gc.collect()  # perhaps they are those of functions that nobody has any more
-            rebuilt, scopes, problems = _rebuilt(catalogue)
+            rebuilt, same, scopes, problems = _rebuilt(catalogue)
         if problems:
             many = f"{len(problems)} functions" if len(problems) > 1 else "a function"
             raise PolicyError(
@@ -72,26 +73,35 @@ def reload(path: str | os.PathLike[str] | None = None) -> list[Change]:
             )
         of_this_process.take_over(catalogue)
         scopes_of_this_process.take_over(scopes)
-        changes = []
+        changes, clamped = [], []
         for wrapper, bound in rebuilt:
-            changes.append(Change(wrapper.target.name, wrapper.policy, bound.policy))
+            before = wrapper.settle()
+            changes.append(Change(wrapper.target.name, before.policy, bound.policy))
             wrapper.rebind(bound)
+            if before.clamped != bound.clamped:
+                clamped.append((wrapper, bound.clamped))
+        for wrapper in same:
+            wrapper.moved(catalogue.get)
+    for wrapper, lowered in clamped:
+        wrapper.choice.tell(lowered, function=wrapper.target.name)
     if changes:
-        _log.info(
-            "mlguard.policies.reloaded",
-            **{
-                "mlguard.policies.source": of_this_process.source,
-                "mlguard.policies.functions": len(changes),
-                "mlguard.policies.changes": _told(changes),
-            },
-        )
+        with contextlib.suppress(Exception):  # what has changed is in force, written down or not
+            _log.info(
+                "mlguard.policies.reloaded",
+                **{
+                    "mlguard.policies.source": of_this_process.source,
+                    "mlguard.policies.functions": len(changes),
+                    "mlguard.policies.changes": _told(changes),
+                },
+            )
     return changes
 
 
-def _rebuilt(catalogue: Catalogue) -> tuple[list[tuple[Wrapper, Bound]], Scopes, list[str]]:
-    """Every function whose policy changed with what it is to be bound to, the scopes they share then, and problems."""
+def _rebuilt(catalogue: Catalogue) -> tuple[list[tuple[Wrapper, Bound]], list[Wrapper], Scopes, list[str]]:
+    """What functions are to be bound to, those whose policy is as it was, the shared scopes, and problems."""
     scopes = Scopes(scopes_of_this_process)
-    rebuilt = []
+    rebuilt: list[tuple[Wrapper, Bound]] = []
+    same: list[Wrapper] = []
     problems: dict[str, None] = {}
     for wrapper in every_wrapper():
         try:
@@ -99,9 +109,11 @@ def _rebuilt(catalogue: Catalogue) -> tuple[list[tuple[Wrapper, Bound]], Scopes,
         except PolicyError as error:
             problems[str(error)] = None
         else:
-            if bound is not None:
+            if bound is None:
+                same.append(wrapper)
+            else:
                 rebuilt.append((wrapper, bound))
-    return rebuilt, scopes, list(problems)
+    return rebuilt, same, scopes, list(problems)
 
 
 def _told(changes: list[Change]) -> list[str]:

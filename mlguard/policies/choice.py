@@ -5,6 +5,7 @@ A name is resolved when the function is bound, at its first call or at `policies
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -69,16 +70,17 @@ class Choice:
     def tell(self, clamped: list[Clamped], *, function: str) -> None:
         """Warns of what the ceiling lowered."""
         for each in clamped:
-            _log.warning(
-                "mlguard.policy.clamped",
-                **{
-                    "code.function.name": function,
-                    "mlguard.policy": self.name,
-                    "mlguard.policy.setting": each.setting,
-                    "mlguard.policy.asked": each.asked,
-                    "mlguard.policy.allowed": each.allowed,
-                },
-            )
+            with contextlib.suppress(Exception):  # a broken log must not break the call that binds the function
+                _log.warning(
+                    "mlguard.policy.clamped",
+                    **{
+                        "code.function.name": function,
+                        "mlguard.policy": self.name,
+                        "mlguard.policy.setting": each.setting,
+                        "mlguard.policy.asked": each.asked,
+                        "mlguard.policy.allowed": each.allowed,
+                    },
+                )
 
     def origins(self, get: Callable[[str], Resolved]) -> dict[str, str]:
         """Where each value that is no default was written: as the policy's own origins, the decorator's over them."""

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_orig
 
 from pydantic import ValidationError
 
-from mlguard.policies.policy import NAME, Policy, section_classes
+from mlguard.policies.policy import NAME, PRESET, Policy, section_classes
 from mlguard.section import Section, nearest, problems_by_field, shown
 
 __all__ = ["Entry", "OriginOf", "Setting", "Written", "accepts_none", "below", "entry_of_policy", "read_entry"]
@@ -107,6 +107,12 @@ def _read_parents(name: str, value: Any, origin: str, problems: list[str]) -> tu
             f'{origin}: {name}.extends = {shown(value)}: must be a name or a list of names, such as ["remote"]'
         )
         return ()
+    problems.extend(
+        f"{origin}: {name}.extends = {shown(parent)}: can't be the name of a policy: names are [a-z][a-z0-9_]*, such "
+        "as 'remote' or 'mlguard:realtime'"
+        for parent in parents
+        if not NAME.fullmatch(parent.removeprefix(PRESET))
+    )
     return tuple(parents)
 
 

@@ -20,13 +20,16 @@ from mlguard.policies.entries import Entry, OriginOf, below, read_entry
 from mlguard.policies.lines import key_lines
 from mlguard.section import nearest, shown
 
-__all__ = ["FILE_VARIABLE", "find", "read"]
+__all__ = ["FILE_VARIABLE", "State", "find", "places_of", "read", "state_of"]
 
 FILE_VARIABLE = "MLGUARD_POLICIES"
 """The environment variable that names the policy file, in place of the search."""
 
 NAMES = ("mlguard.toml", "mlguard.yaml", "mlguard.yml")
 _LIMIT = 1024 * 1024  # a policy file of a megabyte is a mistake, or an attack
+State: TypeAlias = tuple[int, ...] | None
+"""What tells one state of a file from another; that it is not there (None) is a state too."""
+
 _Lines: TypeAlias = Mapping[tuple[str, ...], int]
 
 
@@ -60,6 +63,22 @@ def find(environ: Mapping[str, str], start: Path | None = None) -> tuple[Path | 
         if found:
             return found[0], searched
     return None, searched
+
+
+def places_of(file: Path | None, searched: list[str]) -> list[Path]:
+    """The files that `find`, having answered so, would look at again: the one it was told, or all it may find."""
+    if file is not None and str(file.parent) not in searched:
+        return [file]
+    return [Path(folder, name) for folder in searched for name in (*NAMES, "pyproject.toml")]
+
+
+def state_of(path: Path) -> State:
+    """The state of a file, for telling later whether it changed."""
+    try:
+        found = path.stat()  # follows links: Kubernetes changes a mounted file by turning a link
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
 
 class PolicyFile(NamedTuple):

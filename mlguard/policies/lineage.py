@@ -35,6 +35,9 @@ class Resolved:
 class UnknownParentError(PolicyError):
     """A policy extends one that isn't there, or not yet: code may still define it."""
 
+    parent = ""
+    """The one that is not there."""
+
 
 def resolve(name: str, entries: Entries) -> Resolved:
     """The policy of that name in force.
@@ -76,10 +79,12 @@ def _walk(name: str, entries: Entries, chain: tuple[str, ...], order: dict[str, 
         return
     if name not in entries:
         shown = " -> ".join([*chain, name])
-        raise UnknownParentError(
+        unknown = UnknownParentError(
             f"{_places(entries[chain[-1]])}: '{chain[-1]}' extends '{name}', which is not defined ({shown})."
             f"{nearest(name, entries)} Known: {', '.join(sorted(entries))}."
         )
+        unknown.parent = name
+        raise unknown
     for entry in entries[name]:
         for parent in entry.parents:
             _walk(parent, entries, (*chain, name), order)

@@ -6,7 +6,7 @@ of it is imported.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,9 +15,9 @@ from mlguard.clock import duration_text, seconds
 from mlguard.errors import PolicyError
 from mlguard.policies.catalogue import Catalogue
 from mlguard.policies.explained import origins
-from mlguard.policies.lineage import Resolved
+from mlguard.policies.lineage import Resolved, UnknownParentError
 from mlguard.policies.policy import NAME, PRESET, Policy
-from mlguard.policies.uses import Use, read_uses
+from mlguard.policies.uses import Use, Uses, read_uses
 from mlguard.section import nearest, shown
 
 __all__ = ["Finding", "Report", "check"]
@@ -72,13 +72,12 @@ def check(paths: list[Path], policy_file: Path | None = None) -> Report:
         problems = lines[1:] if len(lines) > 1 else lines
         findings.extend(_placed("error", problem.strip()) for problem in problems)
     uses = read_uses(paths)
-    findings.extend(_placed("error", f"{each}. Fix: make it valid Python, or leave it out") for each in uses.unreadable)
-    used: set[str] = set()
     if not findings:
-        used = {use.name for use in uses.used if use.name is not None}
-        findings.extend(_of_uses(uses.used, uses.defined, catalogue))
-        findings.extend(_of_policies(catalogue))
-        findings.extend(_unused(used, catalogue))
+        findings.extend(_of_uses(uses, catalogue, elsewhere="" if policy_file else " and ".join(uses.loads)))
+        findings.extend(_of_policies(catalogue, uses.defined))
+        if not uses.unreadable:
+            findings.extend(_unused({use.name for use in uses.used if use.name is not None}, catalogue))
+    findings.extend(_placed("error", f"{each}. Fix: make it valid Python, or leave it out") for each in uses.unreadable)
     return Report(tuple(sorted(findings, key=_order)), uses.files, len(uses.used))
 
 
@@ -92,18 +91,24 @@ def _placed(level: Literal["error", "warning", "note"], problem: str) -> Finding
     return Finding(level, where, text) if found else Finding(level, "policies", problem)
 
 
-def _of_uses(used: list[Use], defined: dict[str, str], catalogue: Catalogue) -> Iterator[Finding]:
-    known = [*catalogue.names(), *defined]
-    for use in used:
+def _of_uses(uses: Uses, catalogue: Catalogue, *, elsewhere: str) -> Iterator[Finding]:
+    known = [*catalogue.names(), *uses.defined]
+    for use in uses.used:
         if use.name is None:
             yield Finding("note", use.where, f"can't tell which policy {use.text} is without running the code")
             continue
-        if use.name in defined:
+        if use.name in uses.defined:
             continue
         try:
             resolved = catalogue.get(use.name)
+        except UnknownParentError:
+            continue  # said of the policy, where code does not define the parent
         except PolicyError:
             hint = nearest(use.name, known)
+            if elsewhere:
+                told = f"can't tell whether there is a policy named {shown(use.name)}: {elsewhere} loads a file"
+                yield Finding("note", use.where, f"{told}. Fix: name that file with --file")
+                continue
             fix = "correct the name" if hint else f"define [policies.{use.name}]"
             if not NAME.fullmatch(use.name.removeprefix(PRESET)):
                 fix = "names are [a-z][a-z0-9_]*"
@@ -136,11 +141,13 @@ def _of_use(use: Use, resolved: Resolved, policy: Policy) -> Iterator[Finding]:
         )
 
 
-def _of_policies(catalogue: Catalogue) -> Iterator[Finding]:
+def _of_policies(catalogue: Catalogue, defined: Mapping[str, str]) -> Iterator[Finding]:
     for name in catalogue.names():
         try:
             resolved = catalogue.get(name)
         except PolicyError as error:
+            if isinstance(error, UnknownParentError) and error.parent in defined:
+                continue
             yield _placed("error", str(error))
             continue
         if resolved.policy is not None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Any
 
 from mlguard.errors import PolicyError
 from mlguard.policies.entries import Entry
@@ -90,27 +91,28 @@ def _file_of(name: str, known: Mapping[str, list[EntryPoint]]) -> tuple[Path, st
     if len(points) > 1:
         raise PolicyError(f"{' and '.join(sorted(points))} both call themselves so. Fix: uninstall one")
     package, point = next(iter(points.items()))
-    folder = _folder(point.value)
-    if folder is None:
+    folders = _folders(point.value)
+    if not folders:
         raise PolicyError(f"{package} names '{point.value}', which is no installed package. Fix: mend its entry point")
-    path = folder / _FILE
-    if not path.is_file():
-        raise PolicyError(f"{package} has no {path}. Fix: ship {_FILE} in the package {point.value}")
+    path = next((path for folder in folders if (path := folder / _FILE).is_file()), None)
+    if path is None:
+        raise PolicyError(f"{package} has no {folders[0] / _FILE}. Fix: ship {_FILE} in the package {point.value}")
     return path, package
 
 
-def _folder(package: str) -> Path | None:
-    """Where a package lies, found without importing it or what it lies in."""
+def _folders(package: str) -> list[Path]:
+    """Where a package lies, found without importing anything; one without __init__.py may lie in several places."""
     if not _PACKAGE.fullmatch(package):
-        return None
+        return []
     top, *rest = package.split(".")
     try:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
-        return None
+        return []
     places = [] if spec is None else [Path(place, *rest) for place in spec.submodule_search_locations or ()]
-    return next((place for place in places if place.is_dir()), None)
+    return [place for place in places if place.is_dir()]
 
 
 def _described(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
+    dist: Any = point.dist  # whose metadata may be broken
+    return f"{dist.name} {dist.version}" if dist is not None and dist.name else point.value

@@ -45,12 +45,19 @@ def policy_schema() -> dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "properties": {
+            "use": {
+                "description": "Installed policy packages whose policies count here, by the name of their entry point.",
+                "anyOf": [
+                    {"type": "string", "minLength": 1},
+                    {"type": "array", "items": {"type": "string", "minLength": 1}},
+                ],
+            },
             "policies": {
                 "description": "Policies by name.",
                 "type": "object",
                 "propertyNames": {"pattern": f"^{NAME.pattern}$"},
                 "additionalProperties": {"$ref": "#/$defs/policy"},
-            }
+            },
         },
         "$defs": {
             "policy": {"type": "object", "additionalProperties": False, "properties": settings},

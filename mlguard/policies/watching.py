@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self, TypeAlias
+from typing import Self
 
 import structlog
 
@@ -12,12 +14,12 @@ from mlguard.errors import PolicyError
 from mlguard.forks import renew_in_children
 from mlguard.policies.catalogue import of_this_process
 from mlguard.policies.change import reload
+from mlguard.policies.files import State, state_of
 
 __all__ = ["Watch"]
 
 _SETTLED = 0.05  # seconds without another change, so that a file is not read while it is being written
 _log = structlog.get_logger("mlguard.policies")
-_Look: TypeAlias = tuple[tuple[str, int, int, int] | None, ...]
 
 
 class Watch:
@@ -31,7 +33,8 @@ class Watch:
 
     def __init__(self, interval: float) -> None:
         self._interval = interval
-        self._seen = _look()
+        of_this_process.read_first()
+        self._seen = of_this_process.seen
         self._failed: str | None = None
         self._stopped = False
         renew_in_children(self)
@@ -72,13 +75,17 @@ class Watch:
 
     def _run(self) -> None:
         while not self._wake.wait(self._interval):
-            now = _look()
+            now = self._look()
             if now == self._seen:
                 continue
-            if self._wake.wait(_SETTLED) or _look() != now:
+            if self._wake.wait(_SETTLED) or self._look() != now:
                 continue  # stopped, or still being written: the next look will see
             self._seen = now
-            self._reload()
+            with contextlib.suppress(Exception):  # the log may be broken, which must not end the watch
+                self._reload()
+
+    def _look(self) -> Mapping[Path, State]:
+        return {path: state_of(path) for path in of_this_process.seen or self._seen}
 
     def _reload(self) -> None:
         try:
@@ -94,17 +101,4 @@ class Watch:
             _log.exception("mlguard.policies.reload_failed")
         else:
             self._failed = None
-            self._seen = _look()  # another file may be in use now
-
-
-def _look() -> _Look:
-    """What tells one state of the files from another; a file that is not there is a state too."""
-    return tuple(_state(path) for path in of_this_process.watched())
-
-
-def _state(path: Path) -> tuple[str, int, int, int] | None:
-    try:
-        found = path.stat()  # follows links: Kubernetes changes a mounted file by turning a link
-    except OSError:
-        return None
-    return str(path), found.st_mtime_ns, found.st_size, found.st_ino
+            self._seen = of_this_process.seen  # as they were when they were read, and perhaps others than before

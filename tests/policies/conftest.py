@@ -1,4 +1,5 @@
 import gc
+import weakref
 
 import pytest
 
@@ -13,6 +14,7 @@ def service(tmp_path, monkeypatch):
     for name in os.environ:
         if name.startswith("MLGUARD"):
             monkeypatch.delenv(name)
+    monkeypatch.setattr("mlguard.wrapper._wrappers", weakref.WeakSet())  # functions of other tests are no matter here
     monkeypatch.chdir(tmp_path)
     policies.reset()
     yield tmp_path

@@ -134,3 +134,17 @@ def test_where_values_come_from(write) -> None:
         return 1
 
     assert g.guard.origins["retry.max_retries"].startswith("Policy at ")
+
+
+def test_a_need_that_is_learned_is_neither_more_nor_less():
+    """A ceiling of the need lowers numbers and leaves what is measured at run time."""
+    ceiling = Policy(memory={"need": 2.0})
+    assert lowered(Policy(memory={"need": "learned"}), ceiling) == {}
+    assert lowered(Policy(memory={"need": 3.0}), ceiling) == {"memory.need": (3.0, 2.0)}
+
+
+@pytest.mark.parametrize("ceiling", ["llm", 5, {"retry": {"max_retries": 3}}])
+def test_a_ceiling_is_a_policy(ceiling):
+    """Anything else is refused with the fix, where it is written."""
+    with pytest.raises(PolicyError, match=r"test_ceiling.py:\d+: ceiling = .* must be a Policy. Fix: such as ceiling="):
+        guarded("p", ceiling=ceiling)

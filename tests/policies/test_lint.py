@@ -110,6 +110,104 @@ def test_names_that_only_running_would_tell(service, write, code):
     assert findings(service, "error") == []
 
 
+def test_what_only_looks_like_a_use_is_none(service, write, code):
+    """Other modules of that name, parameters, locals and objects are no names of policies, and no error."""
+    write("")
+    code(
+        """
+        from .mlguard import guarded as theirs
+        from mlguard import Policy, guarded, policies
+        POLICY = Policy()
+        OTHER = POLICY.merged({})
+        @theirs("not_ours")
+        def predict(x): ...
+        def make(name): return guarded(name)(predict)
+        def other(): name = "whatever"
+        def lookup(policies): return policies.get("not_ours")
+        def locally(): policies = {}; return policies.get("not_ours")
+        guarded(predict), guarded(POLICY)(predict), guarded(OTHER)(predict)
+        guarded(policies.get("mlguard:llm"))(predict)
+        (lambda policies: policies.get("not_ours"))({})
+        """
+    )
+    assert findings(service) == ["service.py:9: can't tell which policy name is without running the code"]
+
+
+def test_star_imports(service, write, code):
+    """What they bring is recognised."""
+    write("")
+    code("from mlguard import *\nguarded('absent')(f)\n")
+    code("from mlguard.policies import *\nget('gone')\n", "other.py")
+    assert [each.partition(". Fix")[0] for each in findings(service)] == [
+        "other.py:3: there is no policy named 'gone'",
+        "service.py:3: there is no policy named 'absent'",
+    ]
+
+
+def test_options_that_can_not_be_seen_are_no_contradiction(service, write, code):
+    """What the decorator may say itself is not held against the policy."""
+    write(FILE + "[policies.safe]\nvalidation = { on_invalid = 'fallback' }\n")
+    code(
+        """
+        from mlguard import guarded
+        guarded("safe", **options)(f)
+        guarded("safe", validation={"on_invalid": "raise"})(f)
+        guarded("good", deterministic=False, **options)(f)
+        guarded("unused")(f)
+        """
+    )
+    assert findings(service) == []
+
+
+def test_a_parent_that_code_defines(service, write, code):
+    """A policy of the file may extend one of the code; a parent that nobody defines is said once, at its child."""
+    path = write("[policies.child]\nextends = 'coded'\n[policies.orphan]\nextends = 'nobody'\n")
+    code(
+        """
+        from mlguard import Policy, guarded, policies
+        CODED = Policy(name="coded")
+        policies.define(CODED)
+        guarded("child")(f), guarded("orphan")(f)
+        """
+    )
+    (finding,) = check([service]).findings
+    assert (finding.level, finding.where) == ("error", f"{path}:3")
+    assert "'orphan' extends 'nobody', which is not defined" in finding.text
+
+
+def test_a_service_that_loads_its_file_itself(service, write, code):
+    """Where code says which file counts, and --file does not, a name that is not found is no error."""
+    code(
+        """
+        from mlguard import guarded, policies
+        policies.load("conf/own.toml")
+        guarded("own")(f)
+        """
+    )
+    own = write("[policies.other]\n", "own.toml")
+    assert findings(service) == [
+        f"service.py:5: can't tell whether there is a policy named 'own': {service}/service.py:4 loads a file. "
+        "Fix: name that file with --file"
+    ]
+    assert [each.level for each in check([service], own).findings] == ["error", "warning"]
+
+
+def test_a_file_that_is_no_python_hides_no_other_problem(service, write, code):
+    """The rest is judged all the same, but for what may be used in the file that can't be read."""
+    write(FILE)
+    code("def broken(:\n", "a.py")
+    code("from mlguard import guarded\nguarded('bad')(f)\n")
+    assert [each.partition(":")[0] for each in findings(service)] == ["a.py", "service.py"]
+
+
+def test_generated_code(service, write, code, recwarn):
+    """Deep nesting and doubtful escapes are read without a word."""
+    write("")
+    code("x = " + "+".join(["1"] * 900) + '\ny = "\\d" is 1\n')
+    assert findings(service) == []
+    assert not recwarn.list
+
+
 def test_policies_that_code_defines(service, code):
     """A name that code gives to a policy is defined, wherever under the paths."""
     code(

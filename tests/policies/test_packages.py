@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import sys
 
 import pytest
@@ -138,7 +139,33 @@ def test_a_package_that_is_updated_counts_at_reload(install, write):
     assert policies.get("p").retry.max_retries == 1
     from mlguard.policies.catalogue import of_this_process
 
-    (file,) = (path for path in of_this_process.watched() if path.parent.name == "acme_policies")
+    (file,) = (path for path in of_this_process.seen if path.parent.name == "acme_policies")
     file.write_text("[policies.p]\nretry = { max_retries = 2 }\n")
     policies.reload()
     assert policies.get("p").retry.max_retries == 2
+
+
+def test_a_namespace_package_in_two_places(install, write, tmp_path_factory, monkeypatch):
+    """Of a package without __init__.py the place counts that has the file."""
+    sites = []
+    for text in (None, ACME):
+        site = tmp_path_factory.mktemp("site")
+        folder = site / "acme" / "rules"
+        folder.mkdir(parents=True)
+        if text:
+            (folder / "mlguard.toml").write_text(text)
+        sites.append(site)
+    install(package="other", text=ACME, points={"acme": "acme.rules"})
+    for site in reversed(sites):
+        monkeypatch.syspath_prepend(str(site))
+    write('use = ["acme"]\n')
+    assert policies.get("realtime").timeout.total == 0.5
+
+
+def test_a_package_whose_metadata_is_broken(install, write, tmp_path_factory, monkeypatch):
+    """One without name and version is called by what its entry point says."""
+    install(text=ACME)
+    site = next(path for path in map(pathlib.Path, sys.path) if (path / "acme_policies").is_dir())
+    (site / "acme_policies-1.2.dist-info" / "METADATA").write_text("")
+    write('use = ["acme_policies"]\n')
+    assert policies.origins("realtime")["timeout.total"] == "acme_policies, mlguard.toml:6"

@@ -333,6 +333,7 @@ def test_reload_under_load(write):
     def f(x: int) -> int:
         return x + 1
 
+    f(1)  # bound before the file changes under its first reader
     errors: list[BaseException] = []
     over = threading.Event()
 
@@ -359,8 +360,20 @@ def test_reload_under_load(write):
 
 
 def test_bind_all_names_every_function_that_cannot_be_bound(write):
-    """The start of a service is told everything at once."""
+    """The start of a service is told everything at once; functions that nobody has any more hinder nobody."""
     write(FIRST)
+
+    def dead() -> None:
+        @guarded("gone")
+        def f() -> int:
+            return 1
+
+    gc.disable()
+    try:
+        dead()
+        policies.bind_all()
+    finally:
+        gc.enable()
 
     @guarded("absent")
     def f() -> int:
@@ -380,7 +393,200 @@ def test_bind_all_names_every_function_that_cannot_be_bound(write):
         assert words in str(caught.value)
 
 
+def test_a_reload_that_fails_leaves_no_trace(write):
+    """A cache that stays gets its new deadlines, and a scope its new settings, only when everybody can change."""
+    text = "[policies.p]\ncache = { ttl = 60 }\ntimeout = { total = 5 }\n[policies.q]\n"
+    write(text)
+
+    @guarded("p")
+    def f() -> int:
+        return 1
+
+    @guarded("q")
+    def stream() -> Iterator[int]:
+        yield 1
+
+    f(), list(stream())
+    rooms = f.guard._wrapper.rooms
+    write(text.replace("total = 5", "total = 9") + "cache = { ttl = 1 }\n")
+    with pytest.raises(PolicyError, match="a stream can't be cached"):
+        policies.reload()
+    assert rooms["cache"].deadlines is rooms["timeout"]
+    write(text.replace("total = 5", "total = 9"))
+    policies.reload()
+    after = f.guard._wrapper.rooms
+    assert after["cache"] is rooms["cache"]
+    assert after["cache"].deadlines is after["timeout"] is not rooms["timeout"]
+
+
+def test_per_argument_that_a_function_does_not_have(write):
+    """A wrong `per` is refused at every call and at bind_all, and a reload that brings it changes nobody."""
+    good = "[policies.p]\nbreaker = true\n[policies.q]\nretry = { max_retries = 1 }\n"
+    bad = good.replace("true", "{ per = 'hots' }").replace("1", "2")
+    write(bad)
+
+    @guarded("p")
+    def f(host: str) -> str:
+        return host
+
+    @guarded("q")
+    def g() -> int:
+        return 1
+
+    for call in (lambda: f("a"), lambda: f("a"), policies.bind_all):
+        with pytest.raises(PolicyError, match="has no parameter 'hots'"):
+            call()
+    write(good)
+    policies.reload()
+    assert (f("a"), g()) == ("a", 1)
+    write(bad)
+    with pytest.raises(PolicyError, match="has no parameter 'hots'"):
+        policies.reload()
+    assert (f("a"), policies.get("q").retry.max_retries) == ("a", 1)
+    assert g.guard.policy.retry.max_retries == 1
+
+
+@pytest.mark.parametrize("per", ["", "breaker = { per = 'x' }\n"])
+def test_reloads_leave_nothing_behind(write, per):
+    """Names and codes of earlier policies go, so that a service may reload for as long as it lives."""
+    from mlguard.specialise import _compiled
+
+    write(FIRST + per)
+
+    @guarded("p")
+    def f(x: int) -> int:
+        return x
+
+    f(1)
+    sizes = []
+    for number in range(12):
+        write((SECOND if number % 2 else FIRST).replace("initial_delay = 0", "initial_delay = 1") + per)
+        policies.reload()
+        f(1)
+        sizes.append((_compiled.cache_info().currsize, len(f.__globals__)))
+    assert sizes[-2:] == sizes[2:4]
+
+
+def test_a_stream_that_has_not_begun_survives_two_reloads(write):
+    """A generator that nobody has asked for an item yet runs under the policy it was made under, `per` or not."""
+    text = "[policies.p]\nconcurrency = { max_concurrent = 1, per = 'x' }\n"
+    write(text)
+
+    @guarded("p")
+    def items(x: int) -> Iterator[int]:
+        yield x
+
+    list(items(1))
+    streams = []
+    for number in (2, 3, 4):
+        streams.append(items(number))
+        write(text.replace("1", str(number)))
+        policies.reload()
+    assert [list(stream) for stream in streams] == [[2], [3], [4]]
+    del streams
+    assert sum(name.startswith("by_key") for name in items.__globals__) == 1
+
+
+def test_origins_are_those_of_the_policy_in_force(write):
+    """What code redefines shows when the reload has put it in force; a line that moved shows at the reload."""
+    path = write("[policies.p]\nretry = { max_retries = 1 }\n")
+    policies.define("coded", Policy(retry=Retry(max_retries=1)))
+
+    @guarded("coded")
+    def f() -> int:
+        return 1
+
+    @guarded("p")
+    def g() -> int:
+        return 1
+
+    f(), g()
+    policies.define("coded", Policy(breaker=True), replace=True)
+    assert set(f.guard.origins) == {"retry", "retry.max_retries"}
+    write("# moved\n" + path.read_text())
+    assert policies.reload()
+    assert set(f.guard.origins) == {"breaker"}
+    assert g.guard.origins["retry.max_retries"] == f"{path}:3"
+
+
+def test_a_broken_log_breaks_no_reload(write, monkeypatch):
+    """Where the warning of a ceiling can't be written, every function has changed all the same."""
+    write(FIRST)
+    functions = []
+    for _ in range(3):
+
+        @guarded("p", ceiling=Policy(retry=Retry(max_retries=2)))
+        def f() -> int:
+            return 1
+
+        f()
+        functions.append(f)
+
+    def broken(*_, **__):
+        raise OSError("no space left")
+
+    write(SECOND)
+    monkeypatch.setattr("mlguard.policies.choice._log.warning", broken)
+    monkeypatch.setattr("mlguard.policies.change._log.info", broken)
+    policies.reload()
+    assert [each.guard.policy.retry.max_retries for each in functions] == [2, 2, 2]
+
+
 class TestWatch:
+    def test_a_change_before_it_begins_is_seen(self, write):
+        """What was written after the policies were read, and before the watch began, is not lost."""
+        write(FIRST)
+
+        @guarded("p")
+        def f() -> int:
+            return 1
+
+        f()
+        write(SECOND)
+        with policies.watch("10ms"):
+            until(lambda: f.guard.policy.retry.max_retries == 3)
+
+    def test_a_nearer_file(self, service, write, monkeypatch):
+        """A file that appears nearer than the one in force counts, and where it goes the farther one again."""
+        write(FIRST)
+        (service / "sub").mkdir()
+        monkeypatch.chdir(service / "sub")
+
+        @guarded("p")
+        def f() -> int:
+            return 1
+
+        f()
+        with policies.watch("10ms"):
+            near = write(SECOND, "sub/mlguard.toml")
+            until(lambda: f.guard.policy.retry.max_retries == 3)
+            near.unlink()
+            until(lambda: f.guard.policy.retry.max_retries == 1)
+
+    def test_it_survives_whatever_happens(self, write, monkeypatch):
+        """Neither policies that are forgotten while the file is broken nor a broken log end the watch."""
+        write(FIRST)
+        with policies.watch("10ms") as watch:
+            monkeypatch.setattr("mlguard.policies.watching._log.error", lambda *_, **__: 1 / 0)
+            policies.reset()
+            write("[policies.p\n")
+            until(lambda: watch.failed)
+            write(SECOND)
+            until(lambda: not watch.failed)
+            assert watch.running
+        assert policies.get("p").retry.max_retries == 3
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+    def test_a_file_that_may_be_read_again(self, write):
+        """A change of permissions is a change."""
+        path = write(FIRST)
+        policies.get("p")
+        with policies.watch("10ms") as watch:
+            path.chmod(0)
+            until(lambda: watch.failed)
+            path.chmod(0o600)
+            until(lambda: not watch.failed)
+
     def test_a_changed_file_is_in_force_soon(self, write, flaky):
         """A saved file changes what bound functions do; the end of the watch ends its thread."""
         write(FIRST)

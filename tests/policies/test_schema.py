@@ -1,8 +1,10 @@
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from mlguard.policies.files import read
 from mlguard.policies.policy import section_classes
 from mlguard.policies.schema import policy_schema
 
@@ -41,10 +43,15 @@ def test_every_setting_is_described_and_has_its_default():
         ({"retyr": True}, False),
         ({"abstract": "yes"}, False),
         ({"extends": "Not A Name"}, False),
+        ({"extends": ""}, False),
+        ({"breaker": {"per": "request.host"}, "cache": {"ttl": "1h", "tenant": "customer"}}, True),
+        ({"validation": {"check": "metadata", "max_bytes": "5MiB"}}, True),
+        ({"validation": {"check": "some"}}, False),
+        ({"retry": {"on_result": "f"}}, False),
         ({"name": "p"}, False),
     ],
 )
-def test_the_schema_and_the_loader_agree(tmp_path, policy, good):
+def test_the_schema_and_the_loader_agree_on_a_policy(tmp_path, policy, good):
     """What an editor marks is what the loader refuses."""
     jsonschema = pytest.importorskip("jsonschema")
     from mlguard.policies.entries import read_entry
@@ -52,6 +59,31 @@ def test_the_schema_and_the_loader_agree(tmp_path, policy, good):
     problems = []
     read_entry("p", policy, lambda path: "here", problems)
     errors = list(jsonschema.Draft202012Validator(policy_schema()).iter_errors({"policies": {"p": policy}}))
-    if policy.get("extends") != "Not A Name":  # the loader refuses it as an unknown parent
-        assert (not problems) == good
+    assert (not problems) == good
     assert (not errors) == good
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        ('use = ["acme_policies"]', True),
+        ('use = "acme_policies"', True),
+        ("use = []", True),
+        ('use = [""]', False),
+        ("use = [1]", False),
+        ("uses = []", False),
+        ("[policies.p]", True),
+        ("[policies.P]", False),
+        ("[polices.p]", False),
+        ("policies = 1", False),
+    ],
+)
+def test_the_schema_and_the_loader_agree_on_a_file(tmp_path, text, good):
+    """So it is outside of the policies, where a service lists the packages it trusts."""
+    jsonschema = pytest.importorskip("jsonschema")
+    path = tmp_path / "mlguard.toml"
+    path.write_text(text)
+    problems = []
+    read(path, problems)
+    assert (not problems) == good
+    assert jsonschema.Draft202012Validator(policy_schema()).is_valid(tomllib.loads(text)) == good
