@@ -7,14 +7,14 @@ can be asked of it is in `handle.py`.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
-from types import CodeType, FunctionType
+from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from mlguard.bound import Bound, called
 from mlguard.errors import PolicyError
 from mlguard.forks import in_children
 from mlguard.keyed import ByKey
@@ -27,12 +27,12 @@ from mlguard.scopes import of_this_process as scopes_of_this_process
 from mlguard.specialise import readable, specialise
 from mlguard.target import Target
 from mlguard.vocabulary import Runtime
-from mlguard.wiring import CORE, Options, Wiring, core_names, wire
+from mlguard.wiring import Options, core_names, wire
 
 if TYPE_CHECKING:
     from mlguard.policies.lineage import Resolved
 
-__all__ = ["Bound", "Wrapper", "every_wrapper", "named", "settling", "surround", "switch_off"]
+__all__ = ["Wrapper", "every_wrapper", "named", "settling", "surround", "switch_off"]
 
 _settling = threading.RLock()
 _wrappers: weakref.WeakSet[Wrapper] = weakref.WeakSet()
@@ -40,114 +40,6 @@ _off = 0  # how many `testing.disabled()` are entered
 _around: Callable[[Target], Callable[..., Any] | None] | None = None  # what `testing.chaos` puts in functions' places
 
 _WARM = ("VALIDATE", "POSITIONAL", "DIMS", "CHECK")
-
-
-class Bound:
-    """What a function is bound to: a policy, and all that was built for it.
-
-    Args:
-        target: The function.
-        policy: The policy in force.
-        clamped: What the decorator's ceiling lowered in it.
-        wiring: What it became.
-        resolved: What its name meant; None: the policy is an object in code.
-    """
-
-    def __init__(
-        self, target: Target, policy: Policy, clamped: list[Clamped], wiring: Wiring, resolved: Resolved | None
-    ) -> None:
-        self._target = target
-        self.policy = policy
-        self.clamped = clamped
-        self.wiring = wiring
-        self.resolved = resolved
-        self.number = 0
-        """What its names end in, unless it is 0, so that a call which began under another goes on with its own."""
-        self._calls = _Codes()
-        self._produces = _Codes()
-
-    def code(self, function: FunctionType) -> CodeType:
-        """The code of a call under this policy; the names it looks up are put into the function's namespace."""
-        namespace, kind = function.__globals__, self._target.kind
-        if self.wiring.pools:
-            by_key = ByKey(self._target, self.wiring.pools, self.wiring.flags, self.wiring.names)
-            (name,) = self._renamed("by_key").values()
-            namespace[name] = core_names(self._target, by_key)["function"]
-            code = specialise(kind, {}, {"function": name})
-            return self._calls.watched(_called(code["call"], function))
-        code = specialise(kind, self.wiring.flags, self._renamed("produce", *self.wiring.names) if self.number else {})
-        namespace.update(zip(self._renamed(*self.wiring.names).values(), self.wiring.names.values(), strict=True))
-        if "produce" in code:
-            own = self._produces.watched(code["produce"].replace())
-            namespace.update(dict.fromkeys(self._renamed("produce").values(), FunctionType(own, namespace)))
-        return self._calls.watched(_called(code["call"], function))
-
-    def forget(self, namespace: dict[str, Any], numbers: set[int]) -> None:
-        """Takes its names out of a namespace as soon as no call runs on them any more: they may hold a whole cache.
-
-        Its number is then free, so that after any number of reloads there are few different names, and codes.
-        """
-        names = [name for name in self._renamed(*self.wiring.names).values() if name not in CORE]
-        entries = self._renamed("produce", "by_key").values()
-
-        def forget_entries() -> None:
-            _drop(namespace, entries)
-            self._produces.when_gone(forget_names)
-
-        def forget_names() -> None:
-            _drop(namespace, names)
-            numbers.discard(self.number)
-
-        self._calls.when_gone(forget_entries)
-
-    def _renamed(self, *names: str) -> dict[str, str]:
-        return {name: f"{name}__{self.number}" if self.number else name for name in names}
-
-
-class _Codes:
-    """Code objects that may still run: each call in progress keeps the one it began with."""
-
-    def __init__(self) -> None:
-        self._alive: set[int] = set()
-        self._numbers = itertools.count()
-        self._then: list[Callable[[], Any]] = []
-
-    def watched(self, code: CodeType) -> CodeType:
-        """The same code object, which must be nobody else's."""
-        number = next(self._numbers)
-        self._alive.add(number)
-        weakref.finalize(code, self._gone, number).atexit = False
-        return code
-
-    def when_gone(self, then: Callable[[], Any]) -> None:
-        """Does something once none of them can run any more."""
-        self._then.append(then)
-        self._gone(-1)
-
-    def _gone(self, number: int) -> None:
-        self._alive.discard(number)
-        if not self._alive:
-            with contextlib.suppress(IndexError):  # another thread, or a finalizer in this one, was quicker
-                self._then.pop()()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _unwatched, ()
-
-
-def _unwatched() -> _Codes:
-    """In another process: the code came by itself, nobody knows when it is gone, so that nothing is ever dropped."""
-    codes = _Codes()
-    codes._alive.add(-2)
-    return codes
-
-
-def _called(code: CodeType, function: FunctionType) -> CodeType:
-    return code.replace(co_name=function.__name__, co_qualname=function.__qualname__)
-
-
-def _drop(namespace: dict[str, Any], names: Iterable[str]) -> None:
-    for name in names:
-        namespace.pop(name, None)
 
 
 class Wrapper:
@@ -245,7 +137,7 @@ class Wrapper:
             function.__code__ = self._bound.code(function)
             return
         rename = {"function": "unguarded" if _off else "first_call"}
-        function.__code__ = _called(specialise(self.target.kind, {}, rename)["call"], function)
+        function.__code__ = called(specialise(self.target.kind, {}, rename)["call"], function)
 
     def surround(self) -> None:
         """Calls, in the user's function's place, what `testing.chaos` makes of it."""

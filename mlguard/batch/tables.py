@@ -259,9 +259,19 @@ def _pandas(table: Any) -> _Kind | None:
             f"pandas {type(table).__name__}",
             lambda table, _: len(table),
             lambda table, rows, _: table.iloc[rows],
-            pandas.concat,
+            _pandas_join,
         )
     return None
+
+
+def _pandas_join(tables: Sequence[Any]) -> Any:
+    """Where each of them numbers its own rows from 0, so does the whole; any other index is kept as it is."""
+    pandas = sys.modules["pandas"]
+    numbered = all(
+        isinstance(table.index, pandas.RangeIndex) and (table.index.start, table.index.step) == (0, 1)
+        for table in tables
+    )
+    return pandas.concat(tables, ignore_index=numbered)
 
 
 def _polars(table: Any) -> _Kind | None:

@@ -83,11 +83,17 @@ def judge_ties(judge: Inclusion, *, results: bool) -> None:
         if name is not None and place in there:
             groups.setdefault(name, []).append(place)
     for name, places in groups.items():
-        if any(place.startswith("result ") for place in places) is not results:
-            continue
-        sizes = {_fixed(there[place]) for place in places}
-        several = len(places) > 1 or any("[]" in place for place in places)
-        if several and (len(sizes) > 1 or None in sizes):
+        inputs = [place for place in places if not place.startswith("result ")]
+        outputs = [place for place in places if place not in inputs]
+        places = places if results and outputs else [] if results else inputs
+        if results and inputs:  # whoever reads the result has sent equal sizes, so that one of them is enough
+            known = {_fixed(there[place]) for place in inputs} - {None}
+            untied = any(_fixed(there[place]) not in known for place in outputs)
+        else:
+            sizes = {_fixed(there[place]) for place in places}
+            several = len(places) > 1 or any("[]" in place for place in places)
+            untied = several and (len(sizes) > 1 or None in sizes)
+        if untied:
             tied = ", ".join(_place_text(place) for place in places)
             text = f"the {judge.names[1]} schema holds '{name}' equal in {tied}; the {judge.names[0]} one does not"
             judge.find(places[0].partition(" ")[2].partition("#")[0], "incompatible", "dimension-names", text)
@@ -114,6 +120,9 @@ def _dimensions(node: Any, document: dict[str, Any], path: str, depth: int = 0) 
             yield f"{'result' if part == 'result' else 'input'} {field}#{number}", entry
         if "dtype" in node:
             return
+    elif node.get("type") in ("array", "object") and path:  # a list, or a table whose rows have no name
+        part, _, field = path.partition(":")
+        yield f"{'result' if part == 'result' else 'input'} {field}#0", [0, None]
     if str(node.get("$ref", "")).startswith("#/$defs/"):
         yield from _dimensions(document.get("$defs", {}).get(node["$ref"][8:]), document, path, depth + 1)
     for name, part in node.get("properties", {}).items():

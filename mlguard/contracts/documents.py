@@ -70,6 +70,18 @@ def _schema(text: str, name: str) -> dict[str, Any]:
     return found
 
 
+def _is_dimension(entry: Any) -> bool:
+    """A size, a name or "...", or a range with or without a name."""
+    if not isinstance(entry, list):
+        return isinstance(entry, str) or _is_size(entry)
+    *name, low, high = entry if len(entry) in (2, 3) else (None, None, None)
+    return _is_size(low) and (high is None or _is_size(high)) and all(isinstance(each, str) for each in name)
+
+
+def _is_size(entry: Any) -> bool:
+    return type(entry) is int and entry >= 0
+
+
 def _refuse_malformed(node: Any, name: str, path: str) -> None:
     """What follows reads the keywords as the standard has them."""
     if isinstance(node, bool):
@@ -78,6 +90,11 @@ def _refuse_malformed(node: Any, name: str, path: str) -> None:
     for key, part in node.items() if problem is None else ():
         if key in _SHAPES and (not isinstance(part, _SHAPES[key]) or (isinstance(part, bool) and key in _NUMBERS)):
             problem = f"{key} is {json.dumps(part)[:60]}, which the standard does not allow"
+    strange = [entry for entry in node.get("shape", []) if not _is_dimension(entry)] if problem is None else []
+    if problem is None and not all(isinstance(name, str) for name in node.get("required", [])):
+        problem = "required must hold names"
+    if strange:
+        problem = f"shape has {json.dumps(strange[0])[:60]}, which is no dimension"
     if problem is None and node.get("multipleOf", 1) <= 0:
         problem = "multipleOf must be above 0"
     if problem is not None:

@@ -264,7 +264,8 @@ class Inclusion:
 
 
 def _accepts_all(schema: dict[str, Any]) -> bool:
-    return all(key in _SILENT for key in schema)
+    free = any(part is True or part == {} for part in schema.get("anyOf", []))
+    return all(key in _SILENT or (free and key == "anyOf") for key in schema)
 
 
 def _accepts_nothing(schema: dict[str, Any]) -> bool:
@@ -291,11 +292,15 @@ def _values(schema: dict[str, Any]) -> list[Any] | None:
 
 
 def _may_share(w: dict[str, Any], choice: dict[str, Any]) -> bool:
-    kinds: set[Any] = {type_of(value) for value in _values(choice) or ()} or {choice.get("type")}
+    named = choice.get("type")
+    kinds: set[Any] = {type_of(value) for value in _values(choice) or ()}
+    kinds = kinds or (set(named) if isinstance(named, list) else {named})
     return w.get("type") in kinds or {w.get("type"), *kinds} >= {"integer", "number"} or kinds == {None}
 
 
-def _type_text(schema: dict[str, Any]) -> str:
+def _type_text(schema: dict[str, Any] | bool) -> str:
+    if isinstance(schema, bool):
+        return "anything" if schema else "nothing"
     if "dtype" in schema:
         return f"an array of {schema['dtype']}"
     if "anyOf" in schema:

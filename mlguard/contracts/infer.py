@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mlguard.contracts.naming import class_name, identifier, quoted, shown
-from mlguard.contracts.observed import Column, Table
+from mlguard.contracts.observed import Column, Table, columns_differ, finite, is_text, limits
 from mlguard.contracts.sources import observe, observe_file
 from mlguard.contracts.subject import ContractError, load
 
@@ -32,6 +32,9 @@ _LONGEST = 64
 """A text longer than this is none of a list's."""
 _LABELS = 10
 """Whole numbers in a range narrower than this are labels, codes or flags: their range is not widened."""
+_HUGE = 2**100
+"""Whole numbers beyond get no range."""
+_LARGEST = int(np.finfo(np.float64).max)
 _TYPES = {
     "date": "datetime.date",
     "datetime": "datetime.datetime",
@@ -121,8 +124,11 @@ class _Writer:
         """Adds the class of a table's rows and returns its name."""
         name = self._free(name)
         taken = set(table.columns)
+        self._taken |= taken  # a class of a field's name would be hidden by the field's default
         lines, aliased = [], False
         for number, (column, observed) in enumerate(table.columns.items(), start=1):
+            if not is_text(column):
+                raise ContractError(f"the name of column {number} is no text. Fix: rename it.")
             field = identifier(column, number, taken)
             taken.add(field)
             kind, settings, comment = self._field(observed, f"{name}{class_name(field)}")
@@ -174,29 +180,31 @@ class _Writer:
         self._classes.append("\n".join([*lines, f"    values: Annotated[{kind}, Array({', '.join(settings)})]"]))
 
     def _array_range(self, array: np.ndarray[Any, Any]) -> tuple[list[str], str]:
-        floats = array.dtype.kind == "f"
-        there = array[np.isfinite(array)] if floats else array
+        there = finite(array)
         if not there.size:
             return [], ""
-        low, high = there.min().item(), there.max().item()
-        limits = None if floats else np.iinfo(array.dtype)
-        least, most = self._widened(low, high)
-        if limits is not None:
-            least = None if least is None or least < limits.min else least
-            most = None if most is None or most > limits.max else most
-        else:
-            largest = float(np.finfo(array.dtype).max)  # beyond it a bound says nothing
-            least = None if least is None or least < -largest else least
-            most = None if most is None or most > largest else most
-        infinite = floats and bool(np.isinf(array).any())
+        parts = [array[:, number] for number in range(array.shape[1])] if columns_differ(array) else [array]
+        ends = [self._ends_of(part) for part in parts]
         settings = []
-        if least is not None and not (infinite and bool((array == -np.inf).any())):
-            settings.append(f"ge={least!r}")
-        if most is not None and not (infinite and bool((array == np.inf).any())):
-            settings.append(f"le={most!r}")
-        if settings and floats and bool(np.isnan(array).any()):
+        for name, side in (("ge", [low for low, _ in ends]), ("le", [high for _, high in ends])):
+            if any(bound is not None for bound in side):
+                settings.append(f"{name}={side if len(parts) > 1 else side[0]!r}")
+        if settings and array.dtype.kind == "f" and bool(np.isnan(array).any()):
             settings.append("allow_nan=True")
-        return settings, f", {_figure(low)} to {_figure(high)}"
+        return settings, f", {_figure(there.min().item())} to {_figure(there.max().item())}"
+
+    def _ends_of(self, array: np.ndarray[Any, Any]) -> tuple[Any, Any]:
+        """The least and the greatest value, widened; None for an end that is open."""
+        there = finite(array)
+        if not there.size:
+            return None, None
+        least, most = self._widened(there.min().item(), there.max().item())
+        floats = array.dtype.kind == "f"
+        lowest, highest = limits(array.dtype)
+        # Beyond what the dtype holds a bound says nothing.
+        least = None if least is None or least < lowest or (floats and bool((array == -np.inf).any())) else least
+        most = None if most is None or most > highest or (floats and bool((array == np.inf).any())) else most
+        return least, most
 
     def _field(self, column: Column, nested: str) -> tuple[str, dict[str, str], str]:
         """Type, settings of Field and comment of one column."""
@@ -241,7 +249,7 @@ class _Writer:
             said.append(f"{_figure(low)} to {_figure(high)}" if low != high else f"always {_figure(low)}")
             said += [f"{column.nan:,} NaN"] if column.nan else []
             said += [f"{column.infinite:,} infinite"] if column.infinite else []
-            if not column.nan and not column.infinite:  # a bound would refuse them
+            if not column.nan and not column.infinite and max(abs(low), abs(high)) < _HUGE:  # a bound would refuse them
                 whole = kind == "int"
                 least, most = self._widened(int(low), int(high)) if whole else self._widened(float(low), float(high))
                 settings |= {} if least is None else {"ge": repr(least)}
@@ -298,7 +306,8 @@ class _Writer:
 def _merged(column: Column) -> list[str]:
     """The kinds of a column, where one covers another only that one; the narrow ones first."""
     kinds = set(column.kinds)
-    if {"int", "float"} <= kinds:
+    huge = any(isinstance(end, int) and abs(end) > _LARGEST for end in (column.low, column.high))
+    if {"int", "float"} <= kinds and not huge:
         kinds -= {"int"}
     texts = kinds & {"date text", "datetime text"}
     kinds -= texts
@@ -342,6 +351,8 @@ def _longer(most: int, margin: float) -> int:
 
 
 def _figure(value: float) -> str:
+    if isinstance(value, int) and abs(value) >= _HUGE:
+        return f"a number of {int(math.log10(abs(value))) + 1:,} digits"
     return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
 
 

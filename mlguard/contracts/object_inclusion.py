@@ -24,8 +24,9 @@ _ALIKE = 0.4
 def judge_objects(judge: Inclusion, w: dict[str, Any], r: dict[str, Any], path: str) -> None:
     """Adds what data of the writer's object meets at the reader's."""
     mine, other = w.get("properties", {}), r.get("properties", {})
-    pairs = {name: _read_as(name, other) for name in mine}
     required = set(w.get("required", []))
+    mine = {**mine, **dict.fromkeys(sorted(required - mine.keys()), True)}  # only required: anything
+    pairs = {name: _read_as(name, other) for name in mine}
     for name, wanted in pairs.items():
         where = f"{path}.{name}" if path else name
         if wanted is None:
@@ -39,6 +40,9 @@ def judge_objects(judge: Inclusion, w: dict[str, Any], r: dict[str, Any], path: 
     for name in other:
         if name not in pairs.values():
             _only_read(judge, w, r, name, f"{path}.{name}" if path else name)
+    for name in sorted(set(r.get("required", [])) - set(other) - required):
+        text = f"required by the {judge.names[1]} schema, may be left out by the {judge.names[0]} one"
+        judge.find(f"{path}.{name}" if path else name, "incompatible", "became-required", text)
     _renamed(judge, {name for name, wanted in pairs.items() if wanted is None}, w, r, set(pairs.values()), path)
     _further_keys(judge, w, r, path)
     judge_sizes(judge, w, r, path, "Properties", "keys")
@@ -117,7 +121,7 @@ def _renamed(
 ) -> None:
     """A field that went and one like it that came: probably one field under another name."""
     came = [name for name in r.get("properties", {}) if name not in read]
-    for name in sorted(gone):
+    for name in sorted(gone & w.get("properties", {}).keys()):
         same = [new for new in came if bare(w["properties"][name]) == bare(r["properties"][new])]
         same.sort(key=lambda new: -difflib.SequenceMatcher(None, name, new).ratio())
         if not same:

@@ -12,10 +12,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["MISSING_TEXTS", "Column", "Table"]
+__all__ = ["MISSING_TEXTS", "Column", "Table", "columns_differ", "finite", "is_text", "limits"]
 
 MISSING_TEXTS = frozenset({"", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None"})
 """Cells of a CSV file that stand for nothing: what pandas takes for it."""
+_MOST_COLUMNS = 32
+"""Up to as many columns of an array get a range each, where their ranges differ"""
+_DIFFERENT = 10
+"""so much in width, or do not meet, in"""
+_ENOUGH_ROWS = 10
+"""at least so many rows."""
 _MOST_DISTINCT = 64
 """Up to as many distinct texts are kept; beyond it nobody would list them."""
 _CELL = re.compile(
@@ -27,6 +33,8 @@ _CELL = re.compile(
     r"|(?P<datetime>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)?)",
     re.ASCII | re.IGNORECASE,
 )
+_STRANGE_SPACE = re.compile("[\x1c-\x1f]")
+"""Space to Python, not to pydantic."""
 _KINDS: tuple[tuple[type, str], ...] = (
     (bool, "bool"),
     (int, "int"),
@@ -80,6 +88,8 @@ class Column:
             self._text(cell)
             found = _CELL.fullmatch(text)
             kind = "str" if found is None else found.lastgroup or "str"
+            if cell != text and (kind not in ("int", "float") or _STRANGE_SPACE.search(cell)):
+                kind = "str"  # pydantic takes spaces around numbers only
             if kind in ("int", "float"):
                 self._number(int(text) if kind == "int" else float(text))
             elif kind in ("date", "datetime"):
@@ -142,7 +152,7 @@ class Column:
                 self._length(len(value))
 
     def _text_kind(self, value: str) -> str:
-        if not (value.isascii() or _is_text(value)):
+        if not (value.isascii() or is_text(value)):
             return "other"
         self._text(value)
         if value[:1].isdigit():
@@ -197,7 +207,7 @@ class Column:
         self.lengths = min(least, length), max(most, length)
 
 
-def _is_text(value: str) -> bool:
+def is_text(value: str) -> bool:
     """Half of a surrogate pair, which JSON can spell, is no text to pydantic."""
     try:
         value.encode()
@@ -229,3 +239,26 @@ class Table:
             for name, column in self.columns.items():
                 if name not in record:
                     column.missing += 1
+
+
+def finite(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The numbers that are neither NaN nor infinite."""
+    return array[np.isfinite(array)] if array.dtype.kind == "f" else array
+
+
+def limits(dtype: np.dtype[Any]) -> tuple[Any, Any]:
+    """The least and the greatest number that a dtype holds."""
+    if dtype.kind == "f":
+        largest = float(np.finfo(dtype).max)
+        return -largest, largest
+    return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+
+
+def columns_differ(array: np.ndarray[Any, Any]) -> bool:
+    """One range for all columns would say little: some are far wider than others, or do not meet them."""
+    if array.ndim != 2 or len(array) < _ENOUGH_ROWS or not 2 <= array.shape[1] <= _MOST_COLUMNS:
+        return False
+    parts = [there for there in (finite(array[:, number]) for number in range(array.shape[1])) if there.size]
+    lows, highs = [part.min().item() for part in parts], [part.max().item() for part in parts]
+    widths = [high - low for low, high in zip(lows, highs, strict=True)]
+    return bool(max(lows) > min(highs) or max(widths) >= _DIFFERENT * min(widths))

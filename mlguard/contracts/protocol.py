@@ -6,6 +6,7 @@ that is refused; bounds, categories and patterns have no place there and are lef
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from mlguard.contracts.subject import ContractError
@@ -19,6 +20,8 @@ _DATATYPES = {
 }
 _SCALARS = {"boolean": "BOOL", "integer": "INT64", "number": "FP64", "string": "BYTES"}
 _DEEPEST = 16
+_TEXT = re.compile(r"(str|bytes|U|S)\d+")
+"""Text of a length."""
 _NO_TEXT = ("date", "date-time", "time", "duration", "binary")
 """Formats of strings that are other types in Python: as bytes a server would not know how to read them."""
 
@@ -40,7 +43,7 @@ def model_metadata(
         ContractError: Something in it has no datatype or no shape in the protocol.
     """
     definitions = document.get("$defs", {})
-    properties = document.get("properties", {})
+    properties = _plain(document, definitions).get("properties", {})
     if "result" in document and len(properties) == 1:
         only = _plain(next(iter(properties.values())), definitions)
         if "properties" in only:
@@ -110,7 +113,7 @@ def _plain(schema: Any, definitions: dict[str, Any]) -> dict[str, Any]:
 def _datatype(name: str, dtype: str) -> str:
     if dtype in _DATATYPES:
         return _DATATYPES[dtype]
-    if dtype.startswith(("str", "bytes")):
+    if dtype in ("str_", "bytes_", "str", "bytes") or _TEXT.fullmatch(dtype):
         return "BYTES"
     if dtype in ("any dtype", "number", "integer", "signedinteger", "unsignedinteger", "inexact", "floating"):
         raise ContractError(

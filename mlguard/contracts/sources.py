@@ -28,9 +28,21 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".npy")
 
 
 def observe_file(
-    path: Path, progress: Progress, *, encoding: str = "utf-8-sig", delimiter: str | None = None
+    path: Path,
+    progress: Progress,
+    *,
+    encoding: str = "utf-8-sig",
+    delimiter: str | None = None,
+    into: Callable[[], Table] = Table,
 ) -> Table | np.ndarray[Any, Any]:
     """What a file holds: columns, or the array of an ``.npy`` file.
+
+    Args:
+        path: The file.
+        progress: Told the number of rows so far.
+        encoding: How a text file is written.
+        delimiter: What stands between the cells of a CSV file; None: what its first line suggests.
+        into: Makes the table that takes the columns in.
 
     Raises:
         ContractError: It can't be read, is empty, or is not what its name says; the message names the line.
@@ -47,13 +59,13 @@ def observe_file(
         if suffix == ".npy":
             return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
         if suffix == ".parquet":
-            table = _parquet(path, progress)
+            table = _parquet(path, into(), progress)
         else:
             with path.open(encoding=encoding, newline="") as file:
                 if suffix in (".csv", ".tsv"):
-                    table = _csv(file, path, delimiter or ("\t" if suffix == ".tsv" else None), progress)
+                    table = _csv(file, path, into(), delimiter or ("\t" if suffix == ".tsv" else None), progress)
                 else:
-                    table = _json_lines(file, path, progress)
+                    table = _json_lines(file, path, into(), progress)
     except UnicodeDecodeError as error:
         raise ContractError(f"{path}: {error}. Fix: say how it is written, such as --encoding latin-1.") from None
     except LookupError:
@@ -85,7 +97,7 @@ def observe(data: Any, name: str) -> Table | np.ndarray[Any, Any]:
         _pandas(table, data)
     elif kind == "polars" and hasattr(data, "get_columns"):
         for series in data.get_columns():
-            _arrow_like(table, series.name, series, series.null_count(), series.dtype.is_numeric())
+            _arrow_like(table, series.name, series, series.null_count(), _is_numeric(series.dtype))
         table.rows = data.height
     elif kind == "pyarrow" and hasattr(data, "column_names"):
         _batch(table, data)
@@ -103,12 +115,12 @@ def observe(data: Any, name: str) -> Table | np.ndarray[Any, Any]:
     return table
 
 
-def _csv(file: Any, path: Path, delimiter: str | None, progress: Progress) -> Table:
+def _csv(file: Any, path: Path, table: Table, delimiter: str | None, progress: Progress) -> Table:
     first = file.readline(_LONGEST_LINE)
     file.seek(0)
     if delimiter is None:
         delimiter = max(",;\t|", key=first.count)  # of equally many, the comma
-    table = Table()
+    before = csv.field_size_limit(_LONGEST_LINE)
     rows = csv.reader(file, delimiter=delimiter, strict=True)
     try:
         header = next(rows, [])
@@ -131,11 +143,12 @@ def _csv(file: Any, path: Path, delimiter: str | None, progress: Progress) -> Ta
                 progress(number)
     except csv.Error as error:
         raise ContractError(f"{path}, line {rows.line_num}: {error}. Fix: repair the line.") from None
+    finally:
+        csv.field_size_limit(before)
     return table
 
 
-def _json_lines(file: Any, path: Path, progress: Progress) -> Table:
-    table = Table()
+def _json_lines(file: Any, path: Path, table: Table, progress: Progress) -> Table:
     number = 0
     while line := file.readline(_LONGEST_LINE + 1):
         number += 1
@@ -158,8 +171,7 @@ def _json_lines(file: Any, path: Path, progress: Progress) -> Table:
     return table
 
 
-def _parquet(path: Path, progress: Progress) -> Table:
-    table = Table()
+def _parquet(path: Path, table: Table, progress: Progress) -> Table:
     try:
         import pyarrow.parquet
     except ImportError:
@@ -181,11 +193,16 @@ def _parquet_by_polars(path: Path, table: Table, progress: Progress) -> None:
         rows = frame.select(polars.len()).collect().item()
         for start in range(0, rows, _PIECE):
             for series in frame.slice(start, _PIECE).collect().get_columns():
-                _arrow_like(table, series.name, series, series.null_count(), series.dtype.is_numeric())
+                _arrow_like(table, series.name, series, series.null_count(), _is_numeric(series.dtype))
             table.rows = min(start + _PIECE, rows)
             progress(table.rows)
     except polars.exceptions.PolarsError as error:
         raise ContractError(f"{path} can't be read: {error}. Fix: check that it is whole.") from None
+
+
+def _is_numeric(dtype: Any) -> bool:
+    """NumPy has it too."""
+    return dtype.is_numeric() and "128" not in str(dtype)
 
 
 def _batch(table: Table, batch: Any) -> None:
@@ -201,7 +218,13 @@ def _arrow_like(table: Table, name: str, column: Any, nulls: int, numeric: bool)
     """A column of pyarrow or polars, which tell a missing value from NaN."""
     observed = table.column(name)
     if not numeric:
-        observed.add(column.to_pylist() if hasattr(column, "to_pylist") else column.to_list())
+        try:
+            values = column.to_pylist() if hasattr(column, "to_pylist") else column.to_list()
+        except (OverflowError, ValueError) as error:
+            raise ContractError(
+                f"the column {name!r} holds what Python can't: {error}. Fix: leave the column out, or cast it."
+            ) from None
+        observed.add(values)
         return
     there = column
     if nulls:

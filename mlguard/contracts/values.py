@@ -8,6 +8,11 @@ from typing import Any
 
 __all__ = ["accepts", "bare", "shown", "type_of"]
 
+_UNIONS = ("anyOf", "oneOf")
+_STRANGE = ("allOf", "not", "if", "$ref", "$dynamicRef")
+"""What may refuse any value, and is not judged here."""
+_SILENT = ("title", "description", "default", "examples", "aliases", "validators", "discriminator", "deprecated")
+
 
 def accepts(schema: Any, value: Any) -> bool | None:
     """True or False; None where a keyword is met that this does not know.
@@ -18,11 +23,23 @@ def accepts(schema: Any, value: Any) -> bool | None:
     """
     if isinstance(schema, bool):
         return schema
-    if "anyOf" in schema or "oneOf" in schema:
-        found = [accepts(part, value) for part in schema.get("anyOf", schema.get("oneOf", []))]
-        return True if True in found else None if None in found else False
-    if schema == {"not": {}}:
+    if schema.get("not") == {}:
         return False
+    found = [_accepts_alone(schema, value), *(_accepts_one(schema[key], value) for key in _UNIONS if key in schema)]
+    if any(key in schema for key in _STRANGE):
+        found.append(None)
+    return False if False in found else None if None in found else True
+
+
+def _accepts_one(choices: list[Any], value: Any) -> bool | None:
+    found = [accepts(part, value) for part in choices]
+    return True if True in found else None if None in found else False
+
+
+def _accepts_alone(schema: dict[str, Any], value: Any) -> bool | None:
+    """The same without the alternatives."""
+    if all(key in _UNIONS or key in _SILENT for key in schema):
+        return True
     if "enum" in schema and not any(_same(value, each) for each in schema["enum"]):
         return False
     if "const" in schema and not _same(value, schema["const"]):

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from mlguard.bound import Bound
 from mlguard.errors import PolicyError
 from mlguard.policies.catalogue import Catalogue, of_this_process
 from mlguard.policies.policy import Policy
 from mlguard.scopes import Scopes
 from mlguard.scopes import of_this_process as scopes_of_this_process
-from mlguard.wrapper import Bound, Wrapper, every_wrapper, settling
+from mlguard.wrapper import Wrapper, every_wrapper, settling
 
 __all__ = ["Change", "reload"]
 

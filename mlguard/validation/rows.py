@@ -112,11 +112,15 @@ class Rows(TableMark):
         row = self.model.__pydantic_core_schema__
         if check.reader.by_rows:
             limits = {"minItems": self.min_rows or None, "maxItems": self.max_rows}
-            rows = {"type": "array", "items": handler(row)}
+            rows = {"type": "array", "items": handler(row), **self._ties()}
             return rows | {name: limit for name, limit in limits.items() if limit is not None}
         described = handler.resolve_ref_schema(handler(row))
         columns = {name: {"type": "array", "items": part} for name, part in described.get("properties", {}).items()}
-        return {**described, "properties": columns}
+        return {**described, "properties": columns, **self._ties()}
+
+    def _ties(self) -> dict[str, Any]:
+        """The name of the number of rows, as arrays have it in JSON Schema."""
+        return {} if self.name is None else {"shape": [self.name]}
 
 
 class RowsCheck(TableCheck):
@@ -159,7 +163,8 @@ class RowsCheck(TableCheck):
         if not isinstance(value, self.reader.accepts):
             return False
         if self.names:
-            fit(self.names, (length_of(value),), dims)
+            empty = isinstance(value, dict) and not value
+            fit(self.names, (0 if empty else length_of(value),), dims)
         return True
 
     def model_for(self, *, strict: bool) -> RowModel:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from mlguard import Array, guarded
+from mlguard import Array, Rows, guarded
 from mlguard.contracts import ContractError, compare, json_schema
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -249,6 +249,49 @@ def test_a_result_tied_to_an_argument_stays_tied():
     assert verdict(loose, tied) == GOOD
 
 
+class Sample(BaseModel):
+    age: int
+
+
+@pytest.mark.parametrize("kind", [list[dict[str, Any]], dict[str, npt.NDArray[Any]]])
+def test_the_length_of_a_table_is_tied_like_that_of_an_array(kind):
+    """A name that a table shares with an array, an argument or the result, is compared like any other."""
+
+    @guarded
+    def tied(rows: Annotated[kind, Rows(Sample, "n")], w: array(np.float64, "n")) -> array(np.float64, "n"):
+        return w
+
+    @guarded
+    def loose(rows: Annotated[kind, Rows(Sample)], w: array(np.float64, "n")) -> array(np.float64, "k"):
+        return w
+
+    @guarded
+    def other(rows: Annotated[kind, Rows(Sample, "m")], w: array(np.float64, "n")) -> array(np.float64, "n"):
+        return w
+
+    assert json_schema(tied)["properties"]["rows"]["shape"] == ["n"]
+    for untied in (loose, other):
+        assert verdict(untied, tied)[0] == "incompatible"
+        assert "dimension-names" in [rule for _, _, rule in verdict(untied, tied)[1]]
+    assert verdict(tied, loose)[0] == "incompatible"  # the result has any size
+    assert verdict(tied, other) == verdict(tied, tied, "full") == GOOD
+
+
+def test_arguments_tied_to_each_other_and_to_the_result():
+    """A result of that name hides no tie among arguments; where callers send equal sizes, one of them is enough."""
+
+    @guarded
+    def tied(x: array(np.float64, "n"), y: array(np.float64, "n")) -> array(np.float64, "n"):
+        return x
+
+    @guarded
+    def free(x: array(np.float64, "n"), y: array(np.float64, "m")) -> array(np.float64, "n"):
+        return x
+
+    assert verdict(free, tied) == ("incompatible", [("x", "incompatible", "dimension-names")])
+    assert verdict(tied, free) == GOOD
+
+
 def test_a_stream_is_no_single_result():
     """Items in place of a result break those who read it."""
 
@@ -300,6 +343,18 @@ DOCUMENTS: list[tuple[Any, Any, str]] = [
     ({"enum": [[1]]}, {"type": "array"}, "unknown"),
     ({"const": 1.0}, {"type": "integer"}, "compatible"),
     ({"const": 3}, {"type": "integer", "multipleOf": 2}, "incompatible"),
+    ({"const": 3}, {"const": 3, "not": {}}, "incompatible"),
+    ({}, {"anyOf": [{"type": "integer"}, True]}, "compatible"),
+    ({"anyOf": [True, {"type": "null"}]}, {"anyOf": [{"type": "integer"}, False]}, "incompatible"),
+    ({"type": "null"}, {"anyOf": [{"type": "integer"}, False]}, "incompatible"),
+    ({"const": 3}, {"not": {"type": "string"}}, "unknown"),
+    ({"const": 3}, {"anyOf": [{"type": "integer"}], "enum": ["a"]}, "incompatible"),
+    ({"type": "integer"}, {"anyOf": [{"type": ["string", "number"], "minimum": 1}]}, "incompatible"),
+    ({"type": "integer"}, {"anyOf": [{"type": ["string", "number"]}, {"type": "null"}]}, "compatible"),
+    ({"type": "object"}, {"type": "object", "required": ["a"]}, "incompatible"),
+    ({"type": "object", "required": ["a"]}, {"type": "object", "required": ["a"]}, "compatible"),
+    ({"type": "object", "required": ["a"]}, {"type": "object", "properties": {"a": {"type": "integer"}}}, "incompatible"),
+    ({"type": "object", "required": ["a"]}, {"type": "object", "properties": {"b": {}}}, "compatible"),
     ({"const": 0.75}, {"type": "number", "multipleOf": 0.5}, "unknown"),
     ({"const": 5}, {"type": "number", "exclusiveMaximum": 5}, "incompatible"),
     ({"const": 5}, {"type": "number", "exclusiveMinimum": 5}, "incompatible"),

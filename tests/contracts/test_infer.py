@@ -366,7 +366,7 @@ BAD_FILES = [
     ("t.csv", b"a,b\n1,2,3\n", "line 2: 3 cells, but the header has 2"),
     ("t.csv", b'a,b\n1,"2\n', "line 2: unexpected end of data"),
     ("t.csv", "a\nü\n".encode("latin-1"), "--encoding"),
-    ("t.csv", b"a\n" + b"x" * 200_000 + b"\n", "field larger than field limit"),
+    ("t.csv", b"a\n" + b"x" * (2**24 + 2) + b"\n", "field larger than field limit"),
     ("t.jsonl", b'{"a": 1}\n{"a": \n', "line 2: no JSON"),
     ("t.jsonl", b"[1]\n", "line 1: a list, not an object"),
     ("t.jsonl", b"[" * 100_000, "line 1: "),
@@ -387,6 +387,74 @@ def test_a_bad_file_is_refused_with_its_line_and_a_fix(tmp_path, name, content, 
         infer(str(path))
     assert words in str(raised.value)
     assert str(path) in str(raised.value)
+
+
+def test_a_long_cell_is_text_like_any_other(tmp_path):
+    """A document in a cell is read whole, whatever Python's csv module takes by default, which is as it was then."""
+    before = csv.field_size_limit()
+    path = tmp_path / "t.csv"
+    path.write_text("a\n" + "x" * 200_000 + "\n")
+    executed(infer(str(path)), "T").model_validate({"a": "x" * 200_000})
+    assert csv.field_size_limit() == before
+
+
+def test_space_around_cells(tmp_path):
+    """Numbers may have space around them; dates and truth values with some are text, as pydantic has it."""
+    path = tmp_path / "t.csv"
+    path.write_text("a,b,c,d\n 1 , 2020-01-01, true,1\x1f\n2,2020-01-02,false,2\n")
+    model = executed(infer(str(path)), "T")
+    for row in cells(path):
+        model.model_validate(row)
+    assert [model.model_fields[name].annotation for name in "abcd"] == [int, str, str, str]
+
+
+def test_numbers_beyond_every_float():
+    """Whole numbers that no float holds get no range, and stay whole numbers beside floats."""
+    for rows in ([{"a": 10**400}, {"a": 1.5}], [{"a": 10**4000}, {"a": -1}], [{"a": 2**70}, {"a": 1}]):
+        model = executed(infer_from(rows, name="T"), "T")
+        for row in rows:
+            assert model.model_validate(row).a == row["a"]
+
+
+def test_a_column_called_as_a_nested_class():
+    """A field hides no class that a later field needs."""
+    rows = [{"RowA": 1, "a": {"b": 1}}, {"RowA": None, "a": {"b": 2}}]
+    model = executed(infer_from(rows), "Row")
+    for row in rows:
+        assert model.model_validate(row).a.b == row["a"]["b"]
+
+
+def test_what_python_can_not_hold_is_refused_by_its_column():
+    """A time after the year 9999 is an error that names the column."""
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"when": pyarrow.array([2**60], pyarrow.timestamp("s"))})
+    with pytest.raises(ContractError, match=r"the column 'when' holds what Python can't.*Fix: "):
+        infer_from(table)
+    with pytest.raises(ContractError, match=r"the name of column 1 is no text.*Fix: "):
+        infer_from([{"\ud800": 1}])
+
+
+def test_whole_numbers_of_128_bits():
+    """polars has them, NumPy has not."""
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame({"a": polars.Series([2**100, None], dtype=polars.Int128)})
+    model = executed(infer_from(frame), "Row")
+    assert [model.model_validate(row).a for row in frame.to_dicts()] == [2**100, None]
+
+
+def test_columns_of_an_array_that_differ_get_a_range_each():
+    """Where one range would say little, every column has its own; columns alike share one."""
+    ages = np.tile([[20.0, 1e-3, np.nan], [60.0, 2e-3, 1e6], [40.0, 1e-3, np.inf]], (4, 1))
+    text = infer_from(ages, margin=0)
+    assert "ge=[20.0, 0.001, 1000000.0], le=[60.0, 0.002, None], allow_nan=True" in text
+    model = executed(text, "Row")
+    assert model(values=ages).values is ages
+    with pytest.raises(ValidationError, match="column 1"):
+        model(values=ages[:, [0, 0, 2]])
+    same = np.tile([[1.0, 2.0], [3.0, 2.5], [2.0, 4.0]], (4, 1))
+    assert "ge=1.0, le=4.0)" in infer_from(same, margin=0)
+    for array in (ages[:3], np.arange(990.0).reshape(30, 33), np.arange(80.0).reshape(20, 2, 2)):
+        assert "ge=[" not in infer_from(array)
 
 
 def test_an_array_of_objects_in_a_file_is_never_unpickled(tmp_path):

@@ -163,6 +163,17 @@ def test_what_the_protocol_has_no_word_for_is_refused(annotation, words):
     assert words in str(raised.value)
 
 
+def test_a_class_that_holds_itself_is_refused_by_the_field():
+    """The error names the field without end, rather than saying that there are none."""
+
+    class Node(BaseModel):
+        value: int
+        children: list[Node] = []
+
+    with pytest.raises(ContractError, match="holds itself"):
+        metadata(Node)
+
+
 def test_a_class_without_fields_has_no_inputs():
     """Nothing to describe is said, rather than an empty model."""
     with pytest.raises(ContractError, match="no fields"):

@@ -211,6 +211,50 @@ def test_results_of_every_kind_are_put_together() -> None:
     assert arrow.to_pydict() == {"age": [1, 0, 2]}
 
 
+@pytest.mark.parametrize(
+    ("made", "fallback", "whole"),
+    [
+        (np.array([1, 2]), 0.5, [1, 0.5, 2]),
+        (np.array([1, 2], np.uint8), -1, [1, -1, 2]),
+        (np.array([1, 2], np.uint8), 300, [1, 300, 2]),
+        (np.array([1, 2]), 7, [1, 7, 2]),
+        (np.array(["ok", "ok"]), "unknown", ["ok", "unknown", "ok"]),
+        (np.array([True, False]), 0.5, [1, 0.5, 0]),
+        (np.array([{}, {}], object), [1, 2], [{}, [1, 2], {}]),
+    ],
+)
+def test_a_fixed_value_is_never_changed_to_fit(made: Any, fallback: Any, whole: Any) -> None:
+    """Neither cut to a whole number nor to the length of the function's texts: the result gets a wider dtype."""
+    assert _of(np.ndarray, lambda df: made, fallback)(FRAME).tolist() == whole
+    if made.dtype != object:
+        series = _of(pd.Series, lambda df: pd.Series(made), fallback)(FRAME)
+        assert series.tolist() == whole
+        frame = _of(pd.DataFrame, lambda df: pd.DataFrame({"s": made}), {"s": fallback})(FRAME)
+        assert frame["s"].tolist() == whole
+
+
+def test_a_fixed_value_that_the_declared_dtype_can_not_hold() -> None:
+    """It is refused at decoration, where it is a mistake; a float is rounded to a narrower one."""
+    for dtype, value in ((np.int64, 0.5), (np.uint8, -1), (np.bool_, 2), (np.str_, None), (np.str_, 1)):
+        with pytest.raises(PolicyError, match="stands for the result of one row"):
+            _of(npt.NDArray[dtype], None, value)
+    whole = _of(npt.NDArray[np.float32], lambda df: np.ones(2, np.float32), 0.1)(FRAME)
+    assert (whole.dtype, whole[1]) == (np.float32, np.float32(0.1))
+    with pytest.raises(PolicyError, match="is the same as"):
+        _of(np.ndarray, lambda df: np.ones(2), "1.5")(FRAME)
+
+
+def test_what_pandas_would_lose() -> None:
+    """A missing number becomes NaN, an unknown category stays itself, and other columns are a mistake."""
+    series = _of(pd.Series, lambda df: df.age, None)(FRAME)
+    assert series.fillna(-1).tolist() == [1, -1, 2]
+    series = _of(pd.Series, lambda df: pd.Series(["x", "x"], dtype="category"), "y")(FRAME)
+    assert series.tolist() == ["x", "y", "x"]
+    for fallback in ({"t": 0}, {"s": 0, "t": 0}):
+        with pytest.raises(PolicyError, match="has the columns"):
+            _of(pd.DataFrame, lambda df: pd.DataFrame({"s": [1, 2]}), fallback)(FRAME)
+
+
 def test_without_a_result_of_the_function_to_go_by() -> None:
     """Where every row is rejected, the annotation alone says what the rows are held in."""
     frame, polars, arrow = FRAME[1:2], POLARS[1:2], ARROW.slice(1, 1)
@@ -395,7 +439,7 @@ def test_the_event_tells_of_rejected_rows() -> None:
     }
     assert event["mlguard.degraded"]
     assert [each["mlguard.disposition"] for each in events] == ["executed", "fallback", "fallback"]
-    assert [each["error.type"] for each in events[1:]] == ["InvalidInputError", "ConnectionError"]
+    assert [each["error.type"] for each in events[1:]] == ["mlguard.errors.InvalidInputError", "ConnectionError"]
     assert monitored.guard.stats()["quarantine"] == {"calls": 3, "rejected_rows": 152}
     monitored.guard.reset()
     assert monitored.guard.stats()["quarantine"] == {"calls": 0, "rejected_rows": 0}

@@ -9,7 +9,7 @@ import cloudpickle
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -153,6 +153,8 @@ def test_a_sampled_function_can_be_shipped() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=4), st.booleans())
+@example([163, 300], True)
+@example([253, 255, 257], True)
 def test_a_sample_is_bounded_and_a_view(shape: list[int], whole_rows: bool) -> None:
     """Whatever the shape; with whole rows, as far as a single row allows."""
     x = np.lib.stride_tricks.as_strided(np.zeros(1), shape, [0] * len(shape))

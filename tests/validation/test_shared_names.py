@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, NewType, NotRequired
+from typing import Annotated, Any, Generic, NamedTuple, NewType, NotRequired, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,19 @@ Pair = Annotated[npt.NDArray[np.float64], Array("n", "n")]
 Small = Annotated[npt.NDArray[np.float32], Array("m")]
 
 
+Item = TypeVar("Item")
+
+
 class Row(BaseModel):
     x: Vector
+
+
+@dataclass
+class Held(Generic[Item]):
+    item: Item
+    x: Vector
+    more: list[Item] | None = None
+    inner: Held[Item] | None = None
 
 
 @dataclass
@@ -224,3 +235,22 @@ def test_a_default_inside_of_a_union_stays_the_same_object(bound: Any) -> None:
 
     args, _ = bound(f).arguments({"x": z(2)})
     assert args[1] == given
+
+
+@pytest.mark.parametrize(
+    "bad", [Held(z(2), z(3)), Held(z(2), z(2), [z(3)]), Held(z(2), z(2), None, Held(z(3), z(2))), Held(z(3), z(2))]
+)
+def test_a_generic_dataclass_shares_names_by_what_it_is_a_class_of(bad: Held[Any]) -> None:
+    """Fields whose type is a type variable hold what the annotation puts in its place."""
+
+    @guarded
+    def f(held: Held[Vector], x: Vector) -> None: ...
+
+    f(Held(z(2), z(2), [z(2)], Held(z(2), z(2))), z(2))
+    with pytest.raises(InvalidInputError, match="must have the same size 'n'"):
+        f(bad, z(2))
+
+    @guarded
+    def g(held: Held[int]) -> None: ...
+
+    g(Held(1, z(2), [1]))

@@ -11,7 +11,18 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-__all__ = ["MISSING", "Array", "Column", "ListColumn", "NumpyColumn", "distinct_numbers", "is_null", "plain", "times"]
+__all__ = [
+    "BEYOND",
+    "MISSING",
+    "Array",
+    "Column",
+    "ListColumn",
+    "NumpyColumn",
+    "distinct_numbers",
+    "is_null",
+    "plain",
+    "times",
+]
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -21,6 +32,13 @@ class _Missing:
         return "MISSING"
 
 
+class TimeBeyondPython:
+    def __repr__(self) -> str:
+        return "BEYOND"
+
+
+BEYOND: Final = TimeBeyondPython()
+"""Stands for a time that Python can't hold, such as one after the year 9999; no field takes it."""
 MISSING: Final = _Missing()
 """Stands in a list of dicts for a key that a row does not have."""
 
@@ -63,6 +81,10 @@ class Column:
     def parts(self) -> list[Array]:
         """What `present` gives, in as many pieces as it is kept in."""
         return [self.present()]
+
+    def few(self) -> list[Any] | None:
+        """All values as Python has them, where there are few, no nulls, and this is faster than `parts`."""
+        return None
 
     def numbers(self) -> Array:
         """All values as a NumPy array of numbers; what stands for a null is undefined."""
@@ -112,6 +134,8 @@ class NumpyColumn(Column):
         self._values = values
         self.nan_is_null = nan_is_null
         family = _FAMILIES.get(values.dtype.kind, "object")
+        if family == "text" and hasattr(values.dtype, "na_object"):
+            family = "object"
         if family == "datetime" and np.datetime_data(values.dtype)[0] in _DATES:
             family = "date"
         self.family = family if values.ndim == 1 else "object"
@@ -176,12 +200,12 @@ class NumpyColumn(Column):
         return int(lengths.min()), int(lengths.max())
 
     def objects(self) -> list[Any]:
-        values = times(self._values).tolist()
+        values = _listed(self._values)
         if self.family == "object" and self._values.ndim == 1:
             return [None if is_null(value) else _item(value) for value in values]
         if self.family == "float" and self.nan_is_null:
             return [None if value != value else value for value in values]
-        return values  # type: ignore[no-any-return]
+        return values
 
 
 class ListColumn(Column):
@@ -227,6 +251,19 @@ def times(values: Array) -> Array:
     return values
 
 
+def _listed(values: Array) -> list[Any]:
+    """All values as Python has them."""
+    converted = times(values)
+    listed: list[Any] = converted.tolist()
+    if converted.dtype.kind not in "mM":
+        return listed
+    coarse = np.datetime_data(values.dtype)[0] in ("h", "m", "s", "ms")  # their years may not fit into microseconds
+    lost = (converted.astype(values.dtype) != values) & ~np.isnat(values) if coarse else np.zeros(values.shape, bool)
+    if converted.ndim != 1:
+        return listed
+    return [BEYOND if gone or type(value) is int else value for value, gone in zip(listed, lost.tolist(), strict=True)]
+
+
 def distinct_numbers(values: Array) -> list[Any]:
     """Each whole number or truth value once."""
     if len(values) > 1_000 and values.dtype.kind in "iu":
@@ -253,5 +290,5 @@ def is_null(value: Any) -> bool:
 
 def _item(value: Any) -> Any:
     if isinstance(value, np.datetime64 | np.timedelta64):
-        return times(np.asarray(value)).item()
+        return _listed(np.asarray([value]))[0]
     return value.item() if isinstance(value, np.generic) else value

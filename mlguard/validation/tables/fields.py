@@ -10,15 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic_core import CoreSchema, SchemaValidator, ValidationError, core_schema
 
+from mlguard.validation.tables.by_value import MANY, WORDS, Grouped, Values, add_to
 from mlguard.validation.tables.columns import Array, Column
 from mlguard.validation.tables.kinds import Anything, Choice, Kind, Number, Temporal, Text
 
-__all__ = ["Field", "Problem", "Values", "of_one_value"]
-
-_CHUNK = 4_096
-"""Values that pydantic gets at once, so that the errors of a bad table don't pile up."""
+__all__ = ["Field", "Problem"]
 
 
 class Problem(NamedTuple):
@@ -44,89 +41,6 @@ class Problem(NamedTuple):
         return self._replace(rows=rows[self.rows], values=values)
 
 
-class Values:
-    """What pydantic says of single values of a field.
-
-    Args:
-        schema: The field's core schema.
-        definitions: The schemas it refers to.
-        config: The configuration of its model.
-        strict: Whatever the configuration says, nothing may be converted.
-    """
-
-    def __init__(
-        self, schema: CoreSchema, definitions: Sequence[CoreSchema], config: Mapping[str, Any], *, strict: bool
-    ) -> None:
-        listed: CoreSchema = core_schema.list_schema(schema, strict=False)
-        if definitions:
-            listed = core_schema.definitions_schema(listed, list(definitions))
-        self._validate = SchemaValidator(listed, config=_core_config(config)).validate_python
-        self._strict = True if strict else None
-
-    def accepts(self, values: list[Any]) -> bool:
-        """Whether each value is right."""
-        try:
-            self._validate(values, strict=self._strict)
-        except ValidationError:
-            return False
-        return True
-
-    def accepts_only_numbers(self, values: list[Any]) -> bool:
-        """The same, where nothing has to be converted."""
-        try:
-            self._validate(values, strict=True)
-        except ValidationError:
-            return False
-        return True
-
-    def accepts_converted(self, values: list[Any]) -> bool:
-        """The same, where an Enum may be spelt by its values, also where nothing else is converted."""
-        try:
-            self._validate(values, strict=False)
-        except ValidationError:
-            return False
-        return True
-
-    def wrong_words(self, words: list[Any], *, convert: bool) -> dict[int, tuple[str, str, dict[str, Any]]]:
-        """`wrong` for texts and nulls, which pydantic sees once each: an error of it takes some 6 us."""
-        different = list(dict.fromkeys(words))
-        known = {different[place]: what for place, what in self.wrong(different, convert=convert).items()}
-        return {row: known[word] for row, word in enumerate(words) if word in known}
-
-    def wrong(self, values: list[Any], *, convert: bool = False) -> dict[int, tuple[str, str, dict[str, Any]]]:
-        """The values that are wrong, by their place: type, words and figures of the first thing about each."""
-        found: dict[int, tuple[str, str, dict[str, Any]]] = {}
-        strict = False if convert else self._strict
-        for start in range(0, len(values), _CHUNK):
-            try:
-                self._validate(values[start : start + _CHUNK], strict=strict)
-            except ValidationError as error:
-                for details in error.errors(include_url=False, include_input=False):
-                    row = start + int(details["loc"][0])
-                    if row not in found:
-                        found[row] = of_one_value(details, details["loc"][1:])
-        return found
-
-
-def of_one_value(details: Any, path: Sequence[Any]) -> tuple[str, str, dict[str, Any]]:
-    """Type, words and figures of an error of pydantic's."""
-    kind, text = details["type"], str(details["msg"])
-    if kind == "missing":
-        text = "is required"
-    elif kind == "union_tag_invalid":  # the one message of pydantic's own that quotes the input
-        text = "must have one of the expected tags"
-    limits = details.get("ctx") or {}
-    if kind in _WORDS and len(limits) == 1:
-        text = _WORDS[kind].format(*limits.values())
-    for subject in ("Input", "String", "Value", "Decimal input", "Date", "Datetime", "Data"):
-        text = text.replace(f"{subject} should", "must", 1) if text.startswith(subject) else text
-    text = text.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    if path:
-        text = f"{'.'.join(map(str, path))[:80]}: {text}"
-    context = {} if kind == "union_tag_invalid" else dict(details.get("ctx") or {})
-    return kind, text[:300], {key: value for key, value in context.items() if key != "error"}
-
-
 class Field:
     """A field, and the column that is held to it.
 
@@ -139,6 +53,7 @@ class Field:
         definitions: The schemas that refers to.
         config: The configuration of its model.
         strict: Nothing may be converted.
+        read_by: The core schema that the whole row is read with, where the column is let pass before.
     """
 
     def __init__(
@@ -152,6 +67,7 @@ class Field:
         definitions: Sequence[Any] = (),
         config: Mapping[str, Any] | None = None,
         strict: bool = False,
+        read_by: Any = None,
     ) -> None:
         self.name = name
         self.keys = keys
@@ -169,7 +85,7 @@ class Field:
         self._kind: Kind | None = None if isinstance(made, str) else made
         if isinstance(made, str):
             self.by_value = made
-        self._numbers = isinstance(made, Number)
+        self._numbers = _number_inside(schema if read_by is None else read_by, known)
         self._choice = isinstance(made, Choice)
         self._convert = self._choice and inner["type"] == "enum"
         self.holds: Callable[[Column], bool] = self._passes_by_value if self._kind is None else self._kind.passes
@@ -195,7 +111,7 @@ class Field:
         ends = self._ends(column, nulls)
         return found + [
             Problem(
-                self.key, rule, _WORDS[rule].format(*limits.values()), np.flatnonzero(where), limits,
+                self.key, rule, WORDS[rule].format(*limits.values()), np.flatnonzero(where), limits,
                 self._shown(column), ends,
             )
             for rule, limits, where in broken
@@ -214,7 +130,8 @@ class Field:
         return [Problem(self.key, f"{_type_of(kind)}_type", text, rows, context)]
 
     def _passes_by_value(self, column: Column) -> bool:
-        return self._values.accepts(column.objects())
+        values = column.objects()
+        return self._values.accepts(values) and not (self._numbers and any(map(_is_text, values)))
 
     def _one_by_one(self, column: Column, nulls: Array) -> list[Problem]:
         values = column.objects()
@@ -222,17 +139,17 @@ class Field:
         look = self._values.wrong_words if by_word else self._values.wrong
         wrong = look(values, convert=self._convert)
         if self._numbers:  # a table is not converted, so that text for a number would reach the function
-            words = f"must be {self._kind.named if self._kind else 'a number'}; text is no number"
+            words = f"must be {self._numbers}; text is no number"
             for row, value in enumerate(values):
-                if isinstance(value, str | bytes):
-                    wrong[row] = (f"{_type_of(self._kind)}_type", words, {"fix": "convert it before the call"})
-        grouped: dict[tuple[str, str], tuple[list[int], dict[str, Any]]] = {}
+                if _is_text(value):
+                    wrong[row] = (f"{self._numbers}_type", words, {"fix": "convert it before the call"})
+        grouped: Grouped[tuple[str, str]] = {}
         for row in sorted(wrong):
             if self.nullable or self._kind is None or not nulls[row]:
                 kind, text, context = wrong[row]
                 if self.hidden:
                     text, context = "is invalid; it is hidden, so no more is told", {}
-                grouped.setdefault((kind, text), ([], context))[0].append(row)
+                add_to(grouped, (kind, text), (kind, MANY), row, context)
         shown = self._shown(column)
         return [
             Problem(self.key, kind, text, np.array(rows), context, shown)
@@ -293,14 +210,6 @@ _WHY = {
     **dict.fromkeys(("list", "set", "frozenset", "tuple", "dict", "generator"), "it holds several values a row"),
     **dict.fromkeys(("union", "tagged-union"), "it may be of several types"),
 }
-_WORDS = {
-    "multiple_of": "must be a multiple of {}",
-    "less_than_equal": "must be <= {}",
-    "less_than": "must be < {}",
-    "greater_than_equal": "must be >= {}",
-    "greater_than": "must be > {}",
-    "finite_number": "must be finite",
-}
 
 
 def _type_of(kind: Kind | None) -> str:
@@ -325,15 +234,22 @@ def _inner(schema: Any, known: Mapping[str, Any]) -> tuple[Any, bool]:
     return schema, nullable or schema["type"] in ("any", "none")
 
 
+def _number_inside(schema: Any, known: Mapping[str, Any]) -> str:
+    """int, float or bool, where pydantic would make one of text before anybody else sees it; else empty."""
+    while schema["type"] in ("function-after", "nullable", "default", "definition-ref"):
+        schema = schema["schema"] if "schema" in schema else known.get(schema["schema_ref"], {"type": "any"})
+    return schema["type"] if schema["type"] in ("int", "float", "bool") else ""
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str | bytes)
+
+
 def _without_defaults(schema: Any) -> Any:
     """A column that is there has values; a default stands for one that is not."""
     while schema["type"] == "default":
         schema = schema["schema"]
     return schema
-
-
-def _core_config(config: Mapping[str, Any]) -> Any:
-    return {key: value for key, value in config.items() if key not in ("title", "extra_fields_behavior")}
 
 
 def _told(value: Any, *, words: bool = False) -> Any:

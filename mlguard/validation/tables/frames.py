@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from mlguard.validation.tables.columns import Array, Column, NumpyColumn, distinct_numbers, is_null, plain
+from mlguard.validation.tables.columns import BEYOND, Array, Column, NumpyColumn, distinct_numbers, is_null, plain
 
 __all__ = ["ArrowColumn", "PandasColumn", "PolarsColumn", "pandas_column"]
 
 
+_FEW = 32
+"""Up to as many values, Python's own min and max beat the way to NumPy."""
 _MOST_PARTS = 64
 """Columns in more pieces than that are joined, because each piece has a fixed cost."""
 
@@ -66,10 +68,13 @@ class PandasColumn(Column):
         return int(np.count_nonzero(self._values.isna()))
 
     def null_mask(self) -> Array:
-        return np.asarray(self._values.isna(), bool)
+        mask = np.asarray(self._values.isna(), bool)
+        if self.family == "float":  # NaN may stand beside NA
+            mask = mask | np.isnan(self.numbers())
+        return mask
 
     def present(self) -> Array:
-        mask = self.null_mask()
+        mask = np.asarray(self._values.isna(), bool)
         values = self._values[~mask] if mask.any() else self._values
         return np.asarray(values.to_numpy(self._values.dtype.numpy_dtype))
 
@@ -130,6 +135,10 @@ class PolarsColumn(Column):
             return [type(self)(chunk).present() for chunk in self._series.get_chunks()]
         return [self.present()]
 
+    def few(self) -> list[Any] | None:
+        series = self._series
+        return None if self._nulls or len(series) > _FEW else series.to_list()
+
     def numbers(self) -> Array:
         series = self._series
         if self._nulls:
@@ -171,7 +180,7 @@ def _family_of_polars(dtype: Any) -> str:
 
 def _look_up_polars(dtype: Any) -> str:
     if dtype.is_integer():
-        return "int"
+        return "object" if "128" in str(dtype) else "int"  # NumPy has no whole numbers of that size
     if dtype.is_float():
         return "float"
     names = {
@@ -230,10 +239,12 @@ class ArrowColumn(Column):
         except NotImplementedError:  # Arrow has no order for durations
             values = self.distinct()
             return (min(values), max(values)) if values else None
+        except (OverflowError, ValueError):  # a time that Python does not have
+            return BEYOND, BEYOND
         return None if found["min"] is None else (found["min"], found["max"])
 
     def distinct(self) -> list[Any]:
-        found = _of_python(_compute().unique(self._decoded())).to_pylist()
+        found = _to_list(_compute().unique(self._decoded()))
         if self.nan_is_null and self.family == "float":
             return [value for value in found if not is_null(value)]
         return [value for value in found if value is not None]
@@ -247,15 +258,30 @@ class ArrowColumn(Column):
         return None if found["min"] is None else (found["min"], found["max"])
 
     def objects(self) -> list[Any]:
-        values = _of_python(self._decoded()).to_pylist()
+        values = _to_list(self._decoded())
         if self.nan_is_null and self.family == "float":
             return [None if is_null(value) else value for value in values]
-        return values  # type: ignore[no-any-return]
+        return values
 
     def _decoded(self) -> Any:
         if self.family != "category":
             return self._values
         return _compute().dictionary_decode(self._values)
+
+
+def _to_list(values: Any) -> list[Any]:
+    values = _of_python(values)
+    try:
+        return values.to_pylist()  # type: ignore[no-any-return]
+    except (OverflowError, ValueError):
+        return [_one(value) for value in values]
+
+
+def _one(value: Any) -> Any:
+    try:
+        return value.as_py()
+    except (OverflowError, ValueError):
+        return BEYOND
 
 
 def _of_python(values: Any) -> Any:

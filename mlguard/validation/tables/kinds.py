@@ -96,6 +96,8 @@ class Number(Kind):
             return False
         if not self._bounded and self._multiple is None and not floats:
             return True
+        if floats and self._plain and (few := column.few()) and _is_finite(few):
+            return bool(self.low <= min(few) and max(few) <= self.high)
         nan_is_null = column.nan_is_null
         for values in column.parts():
             if floats and self._plain:
@@ -138,8 +140,7 @@ class Number(Kind):
             return passes_nan or not nan_is_null or not math.isnan(np.minimum.reduce(values))
         if size <= _TINY:
             few = values.tolist()
-            total = sum(few)
-            if total - total == 0:  # neither NaN, which Python's min and max don't tell, nor infinite
+            if _is_finite(few):
                 return bool(self.low <= min(few) and max(few) <= self.high)
         if self._in_blocks(values):
             return True
@@ -296,8 +297,9 @@ _KEPT: dict[str, Callable[[Array, Any], Array]] = {
 def _remainders(values: Array, of: Any) -> Array:
     """Where a value is no multiple; of floats within pydantic's tolerance."""
     if values.dtype.kind in "iub" and isinstance(of, int):
-        whole = values.astype(np.int64) if values.dtype.kind == "b" else values
-        broken: Array = np.not_equal(whole % of, 0)
+        whole = values.astype(np.int64) if values.dtype.itemsize < 8 else values
+        beyond = abs(of) > np.iinfo(whole.dtype).max  # then only 0 is a multiple
+        broken: Array = np.not_equal(whole if beyond else whole % abs(of), 0)
         return broken
     values = values.astype(np.float64, copy=False)
     with np.errstate(invalid="ignore"):
@@ -305,6 +307,12 @@ def _remainders(values: Array, of: Any) -> Array:
         tolerance = np.abs(values) / 1e9
         wrong: Array = (rest > tolerance) & (np.abs(rest - of) > tolerance)
     return wrong
+
+
+def _is_finite(few: list[Any]) -> bool:
+    """Neither NaN, which Python's min and max don't tell, nor infinite."""
+    total = sum(few)
+    return bool(total - total == 0)
 
 
 def _whole(values: Array) -> bool:

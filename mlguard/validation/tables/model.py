@@ -7,7 +7,7 @@ pydantic's own, however they were declared.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from pydantic import BaseModel
@@ -16,8 +16,9 @@ from pydantic_core import SchemaValidator, ValidationError, core_schema
 
 from mlguard.errors import PolicyError
 from mlguard.section import nearest
+from mlguard.validation.tables.by_value import MANY, Grouped, Values, add_to, of_one_value
 from mlguard.validation.tables.columns import MISSING, ListColumn
-from mlguard.validation.tables.fields import Field, Problem, Values, of_one_value
+from mlguard.validation.tables.fields import Field, Problem
 from mlguard.validation.tables.reading import Table
 
 __all__ = ["RowModel", "completed"]
@@ -65,7 +66,7 @@ class RowModel:
             self.fields.append(
                 Field(
                     name, keys, schema, required=_required(entry["schema"]), hidden=name in hidden,
-                    definitions=parts.definitions, config=config, strict=strict,
+                    definitions=parts.definitions, config=config, strict=strict, read_by=entry["schema"],
                 )
             )  # fmt: skip
         self._hidden = hidden
@@ -167,10 +168,10 @@ class RowModel:
 
     def _wrong_extra(self, name: Any, values: list[Any], right: Values) -> list[Problem]:
         rows = [row for row, value in enumerate(values) if value is not MISSING]
-        grouped: dict[tuple[str, str], list[int]] = {}
+        grouped: Grouped[tuple[str, str]] = {}
         for place, (kind, text, _) in right.wrong([values[row] for row in rows]).items():
-            grouped.setdefault((kind, text), []).append(rows[place])
-        return [Problem(str(name)[:40], *key, np.array(where), {}) for key, where in grouped.items()]
+            add_to(grouped, (kind, text), (kind, MANY), rows[place], {})
+        return [Problem(str(name)[:40], *key, np.array(where), {}) for key, (where, _) in grouped.items()]
 
     def _whole_rows(self, table: Table, known: list[Problem]) -> list[Problem]:
         """What the validators of the class say of the rows that are right, column by column."""
@@ -181,7 +182,7 @@ class RowModel:
         rows = np.flatnonzero(good)
         names = [name for name in table.names if self._columns is None or name in self._columns]
         columns = [table.column(table.places[name]).objects() for name in names]
-        grouped: dict[tuple[str, str, str], tuple[list[int], dict[str, Any]]] = {}
+        grouped: Grouped[tuple[str, str, str]] = {}
         for start in range(0, len(rows), _CHUNK):
             part = rows[start : start + _CHUNK].tolist()
             entries = [
@@ -201,7 +202,7 @@ class RowModel:
                     kind, text, context = of_one_value(details, path[1:])
                     if self._hidden and (not path or path[0] in self._hidden_keys()) and kind not in _OWN_WORDS:
                         text, context = "is invalid; something of it is hidden, so no more is told", {}
-                    grouped.setdefault((column, kind, text), ([], context))[0].append(part[int(place)])
+                    add_to(grouped, (column, kind, text), (column, kind, MANY), part[int(place)], context)
         return [Problem(*key, np.array(where), context) for key, (where, context) in grouped.items()]
 
     def _hidden_keys(self) -> set[str]:
@@ -330,15 +331,23 @@ def _takes_info(schema: Any) -> bool:
     return isinstance(schema, Sequence) and not isinstance(schema, str) and any(map(_takes_info, schema))
 
 
-def _hidden(model: type[BaseModel]) -> set[str]:
-    """The fields whose values no message may tell, and what they are called outside."""
+def _hidden(model: type[BaseModel], _seen: frozenset[Any] = frozenset()) -> set[str]:
+    """The fields whose values no message may tell: hidden, or of a model that hides something."""
     from mlguard.monitor.redaction import hides  # the marks are the monitor's
 
+    seen = _seen | {model}
     hidden = set()
     for name, field in model.model_fields.items():
-        if not field.repr or hides(field.annotation) or any(map(hides, field.metadata)):
+        marked = not field.repr or hides(field.annotation) or any(map(hides, field.metadata))
+        if marked or any(_hidden(inner, seen) for inner in _models_in(field.annotation) if inner not in seen):
             hidden.add(name)
     return hidden
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models_in(part)]
 
 
 def _fix(hint: str) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def reader_of(source: Any) -> Reader:
         parts = typing.get_args(source)
         row = typing.get_origin(parts[0]) or parts[0] if parts else dict
         if isinstance(row, type) and issubclass(row, collections.abc.Mapping):
-            return Reader("list of dicts", (list, tuple), _dicts, by_rows=True)
+            return Reader("list of dicts", (list,), _dicts, by_rows=True)
         raise _no_table(source)
     for base in kind.__mro__:
         found = _FRAMES.get((base.__module__.partition(".")[0], base.__name__))
@@ -180,7 +180,7 @@ def _columns(value: Mapping[Any, Any]) -> Table:
     columns = list(value.values())
     size = None
     for name, column in value.items():
-        if not isinstance(column, np.ndarray | list | tuple) or isinstance(column, np.ma.MaskedArray):
+        if not isinstance(column, np.ndarray | list) or isinstance(column, np.ma.MaskedArray):
             words = "column {column} must be a NumPy array or a list, got {received}"
             fix = "pass np.asarray(...) of it, masked values filled"
             raise _wrong("table_type", words, fix, column=_name(name), received=type(column).__qualname__)

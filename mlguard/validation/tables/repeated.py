@@ -60,10 +60,44 @@ class _Arrays:
             self._dtype = None
 
     def __call__(self, value: Any, rows: int, like: Any) -> Any:
-        one = np.asarray(value, dtype=self._dtype if like is None else like.dtype)
+        wanted = self._dtype if like is None else like.dtype
+        one = _as(value, wanted, declared=self._dtype is not None, single=like is not None and like.ndim == 1)
         if like is not None and one.shape != like.shape[1:]:
             one = np.broadcast_to(one, like.shape[1:])
         return np.repeat(one[np.newaxis], rows, axis=0)
+
+
+def _as(value: Any, wanted: np.dtype[Any] | None, *, declared: bool, single: bool) -> Any:
+    """The value as an array of this dtype, where it is the same then; else of its own, or refused if one is declared.
+
+    Joining takes care of a wider dtype: 0.5 beside whole numbers makes them floats, and is not cut to 0.
+    """
+    if wanted is None:
+        return np.asarray(value)
+    if wanted.kind == "O":
+        if not single:
+            return np.asarray(value, dtype=object)
+        one = np.empty((), dtype=object)
+        one[()] = value
+        return one
+    own = np.asarray(value)
+    if wanted.kind in "US":  # of any length
+        same = own.dtype.kind == wanted.kind
+        one = own
+    elif wanted.kind in "mM":
+        one, same = np.asarray(value, dtype=wanted), True
+    else:
+        try:
+            one = np.asarray(value, dtype=wanted)
+        except OverflowError:
+            one, same = own, False
+        else:
+            same = one.dtype.kind in "fc" and (own.dtype.kind in "fc" or value is None)  # rounding is no loss
+            same = same or bool(np.all(one == own))
+    numbers = own.dtype.kind in "biufc" and wanted.kind in "biufc"
+    if not same and (declared or not numbers):
+        raise PolicyError(f"no {wanted} is the same as {value!r:.60}")
+    return one if same else own
 
 
 class _Tuples:
@@ -99,13 +133,31 @@ def _row(value: Any) -> dict[str, Any]:
 
 
 def _pandas_frame(value: Any, rows: int, like: Any) -> Any:
-    frame = sys.modules["pandas"].DataFrame([_row(value)] * rows, columns=list(value))
-    return frame if like is None else frame[list(like.columns)].astype(like.dtypes.to_dict())
+    pandas = sys.modules["pandas"]
+    if like is None:
+        return pandas.DataFrame([_row(value)] * rows, columns=list(value))
+    if set(_row(value)) != set(like.columns):
+        raise PolicyError(f"has the columns {list(value)}, the function's result {list(like.columns)}")
+    if not len(like.columns):
+        return pandas.DataFrame(index=range(rows))
+    columns = [_pandas_series(value[name], rows, like[name]) for name in like.columns]
+    return pandas.concat(columns, axis=1)
 
 
 def _pandas_series(value: Any, rows: int, like: Any) -> Any:
     series = sys.modules["pandas"].Series([value] * rows, name=None if like is None else like.name)
-    return series if like is None else series.astype(like.dtype)
+    if like is None or not rows:
+        return series
+    if value is None and like.dtype.kind in "iuf":
+        return series.astype(float)  # a missing number, as pandas spells it
+    if value not in getattr(like.dtype, "categories", [value]):
+        return series
+    try:
+        made = series.astype(like.dtype)
+    except (TypeError, ValueError, OverflowError):
+        return series
+    rounded = made.dtype.kind == "f" and isinstance(value, float)
+    return made if rounded or made.iloc[:1].tolist() in ([value], [None]) or value != value else series
 
 
 def _polars_frame(value: Any, rows: int, like: Any) -> Any:
