@@ -1,9 +1,8 @@
-"""From a signature to what binds arguments: a generated function that puts them in order, and a schema for the order.
+"""From a signature to the schemas that its arguments must meet: one of the tuple they are put in, and pydantic's own.
 
-``shape(x, y=UNDEFINED)`` returns one tuple with one entry a parameter, whatever way the arguments were passed;
-pydantic-core checks that tuple. This is faster than pydantic's own arguments schema, which is used only to tell what is
-wrong where the arguments don't even fit the signature. ``spread`` turns the checked tuple into ``(args, kwargs)`` again
-where some parameters can't be passed by position.
+pydantic-core checks a tuple with one entry a parameter, which `ordering.py` makes of the arguments. This is faster than
+pydantic's own arguments schema, which is used only to tell what is wrong where the arguments don't even fit the
+signature, and where callers may use other names.
 """
 
 from __future__ import annotations
@@ -11,15 +10,15 @@ from __future__ import annotations
 import inspect
 import typing
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import typing_extensions
 from pydantic import AliasChoices, AliasGenerator, AliasPath, BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 from pydantic.warnings import ArbitraryTypeWarning, UnsupportedFieldAttributeWarning
-from pydantic_core import ArgsKwargs, CoreSchema, PydanticUndefined, core_schema
+from pydantic_core import CoreSchema, PydanticUndefined, core_schema
 
 from mlguard.errors import PolicyError
 from mlguard.validation.array import array_checks
@@ -38,10 +37,7 @@ __all__ = [
     "builder",
     "needs_binding",
     "order",
-    "rebound",
     "report_schema",
-    "shape_and_spread",
-    "together",
 ]
 
 UNKNOWN_TYPE = (PydanticUserError, ArbitraryTypeWarning)
@@ -134,7 +130,7 @@ class Parameter:
             return core_schema.tuple_variable_schema(schema)
         if self.kind is _KIND.VAR_KEYWORD:
             if self.unpacked:
-                return _closed(handler.resolve_ref_schema(schema))
+                return _closed(handler.resolve_ref_schema(schema), handler)
             return core_schema.dict_schema(core_schema.any_schema(), schema)
         if not self.has_default:
             return schema
@@ -262,23 +258,6 @@ def aliases_of(parameters: Sequence[Parameter]) -> dict[Any, str]:
     return found
 
 
-def together(*args: Any, **kwargs: Any) -> ArgsKwargs:
-    """The arguments as pydantic's own schema of them takes them."""
-    return ArgsKwargs(args, kwargs)
-
-
-class rebound:  # noqa: N801 - reads as a function, is a class so that it pickles
-    """What `spread` is for pydantic's own schema: the arguments by position wherever the signature allows it."""
-
-    def __init__(self, signature: inspect.Signature) -> None:
-        self._signature = signature
-
-    def __call__(self, values: Any) -> tuple[Any, dict[str, Any]]:
-        args, kwargs = values
-        bound = self._signature.bind(*args, **kwargs)
-        return bound.args, bound.kwargs
-
-
 def report_schema(parameters: Sequence[Parameter], config: ConfigDict) -> Callable[[GetCoreSchemaHandler], CoreSchema]:
     """Pydantic's own schema of the arguments: slower, but it tells all that is wrong, and knows aliases."""
     modes: dict[Any, Any] = {
@@ -296,7 +275,7 @@ def report_schema(parameters: Sequence[Parameter], config: ConfigDict) -> Callab
             elif parameter.kind is _KIND.VAR_KEYWORD:
                 schema = parameter.schema(handler)
                 more["var_kwargs_schema"] = (
-                    _closed(handler.resolve_ref_schema(schema)) if parameter.unpacked else schema
+                    _closed(handler.resolve_ref_schema(schema), handler) if parameter.unpacked else schema
                 )
                 more["var_kwargs_mode"] = "unpacked-typed-dict" if parameter.unpacked else "uniform"
             else:
@@ -311,68 +290,12 @@ def report_schema(parameters: Sequence[Parameter], config: ConfigDict) -> Callab
     return make
 
 
-def shape_and_spread(
-    signature: inspect.Signature, fields: Mapping[str, str] | None = None
-) -> tuple[Callable[..., tuple[Any, ...]], Callable[[Any], tuple[Any, dict[str, Any]]]]:
-    """The two generated functions of a signature.
-
-    Args:
-        signature: The function's.
-        fields: With ``schema=``, the parameters that are fields of the model, and the names the model reads them by:
-            they travel as one dict, the last entry, and defaults are passed as if the caller had.
-    """
-    heads, defaults = [], {}
-    for parameter in signature.parameters.values():
-        default = parameter.default
-        if default is not _KIND.empty:
-            defaults[parameter.name] = default
-            default = _Text("UNDEFINED" if fields is None else f"DEFAULTS[{parameter.name!r}]")
-        heads.append(parameter.replace(annotation=_KIND.empty, default=default))
-    head = str(signature.replace(parameters=heads, return_annotation=_KIND.empty))
-    entries = "".join(f"{name}, " for name in signature.parameters if name not in (fields or ()))
-    if fields is not None:
-        entries += "{" + ", ".join(f"{key!r}: {name}" for name, key in fields.items()) + "},"
-    positional, keywords = [], []
-    for index, parameter in enumerate(signature.parameters.values()):
-        value = f"values[{index}]"
-        if parameter.kind is _KIND.VAR_POSITIONAL:
-            positional.append(f"*{value}")
-        elif parameter.kind is _KIND.KEYWORD_ONLY:
-            keywords.append(f"{parameter.name!r}: {value}")
-        elif parameter.kind is _KIND.VAR_KEYWORD:
-            keywords.append(f"**{value}")
-        else:
-            positional.append(value)
-    args = "".join(f"{value}, " for value in positional)
-    text = (
-        f"def shape{head}:\n    return ({entries})\n\n"
-        f"def spread(values):\n    return ({args}), {{{', '.join(keywords)}}}\n"
-    )
-    namespace: dict[str, Any] = {
-        "UNDEFINED": PydanticUndefined,
-        "DEFAULTS": defaults,
-        "__name__": "mlguard.validation.generated",
-    }
-    exec(compile(text, "<mlguard: the order of the arguments>", "exec"), namespace)  # noqa: S102 - a signature's names
-    return namespace["shape"], namespace["spread"]
-
-
 def model_of(annotation: Any) -> type[BaseModel] | None:
     """The Pydantic model an annotation names, if it names one and nothing else."""
     if typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
     origin = typing.get_origin(annotation) or annotation
     return origin if isinstance(origin, type) and issubclass(origin, BaseModel) else None
-
-
-class _Text:
-    """A default as the generated text spells it."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __repr__(self) -> str:
-        return self._text
 
 
 class _naming:  # noqa: N801
@@ -392,8 +315,11 @@ class _naming:  # noqa: N801
             ) from None
 
 
-def _closed(schema: CoreSchema) -> CoreSchema:
+def _closed(schema: CoreSchema, handler: GetCoreSchemaHandler) -> CoreSchema:
     """A TypedDict of keyword arguments refuses unknown ones, as Python does."""
-    if schema["type"] == "typed-dict" and "extra" not in getattr(schema.get("cls"), "__pydantic_config__", {}):
-        return {**schema, "extra_behavior": "forbid", "ref": f"{schema.get('ref', '')}:closed"}
+    made: Any = schema
+    if made["type"] == "typed-dict" and "extra" not in getattr(made.get("cls"), "__pydantic_config__", {}):
+        return cast(CoreSchema, {**made, "extra_behavior": "forbid", "ref": f"{made.get('ref', '')}:closed"})
+    if "schema" in made:  # what binds named dimensions, or bounds the size, stands around it
+        return cast(CoreSchema, {**made, "schema": _closed(handler.resolve_ref_schema(made["schema"]), handler)})
     return schema

@@ -6,13 +6,14 @@ Type checkers see a plain array; pydantic sees the checks. What a declaration ma
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any, Final, Literal, cast
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from mlguard.clock import Size
+from mlguard.errors import PolicyError
 from mlguard.validation.array_check import ArrayCheck, function_of
 from mlguard.validation.columns import Bound
 from mlguard.validation.declared import (
@@ -21,6 +22,7 @@ from mlguard.validation.declared import (
     declared_dtype,
     distinct,
     dtype_text,
+    plain,
     refuse_impossible,
     spans,
 )
@@ -51,7 +53,8 @@ class Array:
             range with a name, such as ``("tokens", 1, 512)``; or once ``...`` for any dimensions. No entry at all: any
             shape.
         dtype: What the elements are. Default: the dtype of the annotation, such as float32 in
-            ``npt.NDArray[np.float32]``; where that names none, any boolean, number, text or time.
+            ``npt.NDArray[np.float32]``; where that names none, any boolean, number, text or time. One, or an abstract
+            one such as ``np.floating``; ``str``, ``bytes`` and ``"M8"`` leave the length or the unit open.
         columns: Names of the entries of the last dimension, whose number it must be: for bounds by name, and errors.
         finite: Refuse NaN, infinities and NaT. Default False, because NaN is how many models spell a missing value.
         allow_nan: Let NaN pass the bounds and categories. Default False: NaN is neither above nor below anything, so
@@ -79,7 +82,7 @@ class Array:
         self,
         *shape: Entry,
         dtype: Any = None,
-        columns: Sequence[str] | None = None,
+        columns: Iterable[str] | None = None,
         finite: bool = False,
         allow_nan: bool = False,
         ge: Bound = None,
@@ -93,11 +96,11 @@ class Array:
         check: Depth | None = None,
         strict: bool = False,
     ) -> None:
-        self.shape = shape
-        self.dimensions = spans(shape)
+        self.shape = plain(shape)
+        self.dimensions = spans(self.shape)
         """The shape, with ranges as `Span`."""
         self.dtype = dtype
-        self.columns = tuple(columns) if isinstance(columns, list | tuple) else columns
+        self.columns: Any = _names(columns)
         self.finite = finite
         self.allow_nan = allow_nan
         self.ge, self.gt, self.le, self.lt = map(_frozen, (ge, gt, le, lt))
@@ -129,6 +132,8 @@ class Array:
         return hash(repr(self))
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        if isinstance(source, _Inner):
+            raise PolicyError(f"{self!r}: another Array stands beside the same type. Fix: one that says what both say.")
         found = check_of(self, source)
         if isinstance(found, SequenceCheck):
             return found.schema(handler(source))
@@ -225,9 +230,19 @@ def _as_lists(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
+def _names(columns: Any) -> Any:
+    """Names as a tuple; what can't be names is left to be refused."""
+    if hasattr(columns, "tolist"):
+        columns = columns.tolist()
+    return tuple(columns) if isinstance(columns, Iterable) and not isinstance(columns, str) else columns
+
+
 def _frozen(bound: Any) -> Any:
     """A bound that later changes of a list can't reach; NumPy's numbers and arrays of them as Python's."""
-    if hasattr(bound, "tolist"):
+    if hasattr(bound, "to_dict"):  # a pandas Series: by name, whatever the order; by number where it has no names
+        by_name = bound.to_dict()
+        bound = list(by_name.values()) if list(by_name) == list(range(len(by_name))) else by_name
+    elif hasattr(bound, "tolist"):
         bound = bound.tolist()
     return tuple(bound) if isinstance(bound, list | tuple) else dict(bound) if hasattr(bound, "keys") else bound
 

@@ -14,8 +14,8 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from mlguard import clock
 from mlguard.validation import convert
-from mlguard.validation.columns import Columns, of_each
-from mlguard.validation.declared import BOUNDS, dtype_text, has_bound, per_column
+from mlguard.validation.columns import Columns, Named, of_each
+from mlguard.validation.declared import BOUNDS, OPEN, dtype_text, has_bound, per_column
 from mlguard.validation.dimensions import Dims, dims_of, fit, names_of
 from mlguard.validation.figures import Bounds
 from mlguard.validation.limits import too_large
@@ -154,7 +154,10 @@ class ArrayCheck:
 
     def _wrong_dtype(self, dtype: np.dtype[Any]) -> PydanticCustomError:
         expected = dtype_text(self.expected)
-        fix = f"cast it where that is meant, with .astype({expected!r})"
+        to = expected if self.dtype is not None or self.expected in OPEN else self.whole.name
+        fix = f"cast it where that is meant, with .astype({to!r})"
+        if self.expected is np.generic:
+            expected = "boolean, number, text or time"
         if dtype.kind == "V" and dtype.names:
             fix = "declare a model with one array a column, and pass x['name'] of each"
         elif dtype.kind == "T":
@@ -180,14 +183,15 @@ def _values(array: Array) -> Values | None:
         checks.append(_columns(array))
     elif array.finite or has_bound(array):
         given: Any = (getattr(array, name) for name in ("ge", "gt", "le", "lt"))
-        checks.append(Bounds(*given, finite=array.finite, allow_nan=array.allow_nan))
+        bounds = Bounds(*given, finite=array.finite, allow_nan=array.allow_nan)
+        checks.append(bounds if array.columns is None else Named(bounds, _columns(array)))
     if array.categories is not None:
         checks.append(Categories(array.categories, allow_nan=array.allow_nan))
     if array.monotonic is not None:
         checks.append(Monotonic(array.monotonic))
     if array.unique:
         checks.append(Unique())
-    return Values(checks, array.check, whole_rows=columns) if checks else None
+    return Values(checks, array.check, whole_rows=columns or array.columns is not None) if checks else None
 
 
 def _columns(array: Array) -> Columns:

@@ -29,16 +29,14 @@ from mlguard.validation.arguments import (
     aliases_of,
     needs_binding,
     order,
-    rebound,
     report_schema,
-    shape_and_spread,
-    together,
 )
 from mlguard.validation.array import Check, array_checks
 from mlguard.validation.brief import MANY, Brief
 from mlguard.validation.depth import SAMPLE, Depth, at_depth
 from mlguard.validation.limits import Limit
 from mlguard.validation.messages import violations_of
+from mlguard.validation.ordering import rebound, shape_and_spread, together
 from mlguard.validation.results import ResultCheck, says_nothing
 from mlguard.validation.section import Validation
 from mlguard.validation.tally import Tally

@@ -15,7 +15,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from mlguard.validation.figures import Bounds
 
-__all__ = ["Bound", "Columns", "of_each"]
+__all__ = ["Bound", "Columns", "Named", "of_each"]
 
 Bound: TypeAlias = float | Sequence[float | None] | Mapping[str, float] | None
 """One for all values, one a column in their order (None: none for this one), or some by the columns' names."""
@@ -87,6 +87,26 @@ class Columns:
             found.append({"type": rest, "loc": (), "input": None})
         if found:
             raise ValidationError.from_exception_data("array", found, hide_input=True)
+
+
+class Named:
+    """One bound for all values of columns with names: judged all at once, and told column by column.
+
+    Args:
+        bounds: What all values must meet.
+        columns: The same, of each column.
+    """
+
+    def __init__(self, bounds: Bounds, columns: Columns) -> None:
+        self._bounds = bounds
+        self._columns = columns
+
+    def __call__(self, x: np.ndarray[Any, Any]) -> None:
+        try:
+            self._bounds(x)
+        except PydanticCustomError:
+            self._columns(x)
+            raise
 
 
 def _of_columns(what: np.ufunc, rows: np.ndarray[Any, Any]) -> list[Any]:

@@ -6,6 +6,7 @@ looked at first, and every conversion that could lose something is checked after
 
 from __future__ import annotations
 
+import math
 from itertools import chain
 from typing import Any
 
@@ -39,6 +40,8 @@ _LEAVES: dict[str, set[type]] = {
 def is_safe(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
     """NumPy's own rule; objects and structures never."""
     if target.kind in "mM" and source.kind != target.kind:  # the least int64 would become NaT
+        return False
+    if target.kind in "US" and source.kind != target.kind:  # NumPy would write numbers out, and decode bytes
         return False
     return source.kind in KINDS and np.can_cast(source, target, "safe")
 
@@ -135,6 +138,11 @@ def _refuse_long(leaves: list[Any], dtype: np.dtype[Any] | None, most: int | Non
     """NumPy gives every text the room of the longest, so that one long text makes gigabytes of a small request."""
     letter = 4 if isinstance(leaves[0], str) else 1
     longest = max(map(len, leaves))
+    nul: Any
+    nothing: Any
+    nul, nothing = ("\0", "") if letter == 4 else (b"\0", b"")
+    if nul in nothing.join(leaves) and any(leaf.endswith(nul) for leaf in leaves):
+        raise PydanticCustomError("array_value", "holds a text that ends with NUL, which NumPy drops")
     if dtype is not None and longest * letter > dtype.itemsize:
         raise PydanticCustomError("array_value", "holds text longer than {dtype} keeps", {"dtype": str(dtype)})
     size = longest * letter * len(leaves)
@@ -208,8 +216,10 @@ def _refuse_overflow(leaves: list[Any], array: np.ndarray[Any, Any], dtype: np.d
     """An infinity is fine where the list had it."""
     if dtype.itemsize < (16 if dtype.kind == "c" else 8):
         lost = np.flatnonzero(np.isinf(array))
-        if lost.size and not all(np.isinf(complex(leaves[index])) for index in lost):
-            raise _too_large(dtype)
+        for index in lost:
+            leaf, kept = complex(leaves[index]), complex(array[index])
+            if abs(leaf.real) != abs(kept.real) == math.inf or abs(leaf.imag) != abs(kept.imag) == math.inf:
+                raise _too_large(dtype)
 
 
 def _refuse_rounded(leaves: list[Any], array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> None:
@@ -253,4 +263,4 @@ def _wrong_leaf(leaves: list[Any], allowed: set[type], dtype: np.dtype[Any] | No
 
 
 def _too_large(dtype: np.dtype[Any]) -> PydanticCustomError:
-    return PydanticCustomError("array_value", "holds a number too large for {dtype}", {"dtype": dtype.name})
+    return PydanticCustomError("array_value", "holds a number beyond the range of {dtype}", {"dtype": dtype.name})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from types import EllipsisType
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args, get_origin
+from types import EllipsisType, UnionType
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 
@@ -21,7 +21,10 @@ from mlguard.validation.values import ORDERS
 if TYPE_CHECKING:
     from mlguard.validation.array import Array
 
-__all__ = ["BOUNDS", "Entry", "declared_dtype", "dtype_text", "has_bound", "per_column", "refuse_impossible", "spans"]
+__all__ = [
+    "BOUNDS", "OPEN", "Entry", "declared_dtype", "distinct", "dtype_text", "has_bound", "per_column", "plain",
+    "refuse_impossible", "spans",
+]  # fmt: skip
 
 Entry: TypeAlias = int | str | EllipsisType | tuple[int | None, int | None] | tuple[str, int | None, int | None]
 """One dimension as a user writes it: a size, a name, ``...``, ``(1, 512)`` or ``("tokens", 1, 512)``."""
@@ -31,6 +34,11 @@ BOUNDS = ("ge", "gt", "le", "lt")
 def spans(shape: tuple[Entry, ...]) -> tuple[Dimension, ...]:
     """The dimensions, with ranges as `Span`."""
     return tuple(_span(entry) if isinstance(entry, tuple | range | slice) else entry for entry in shape)
+
+
+def plain(shape: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    """NumPy's sizes as Python's."""
+    return tuple(int(entry) if isinstance(entry, np.integer) else entry for entry in shape)
 
 
 def _span(entry: Any) -> Span:
@@ -56,6 +64,11 @@ def refuse_impossible(array: Array) -> None:
     Raises:
         PolicyError: It names the setting, its value and the fix.
     """
+    if array.dtype is not None:
+        normal(array.dtype)
+    for name in ("finite", "allow_nan", "unique", "strict"):
+        if not isinstance(getattr(array, name), bool):
+            raise PolicyError(f"Array: {name} = {shown(getattr(array, name))} must be True or False.")
     _refuse_shape(array)
     _refuse_columns(array)
     _refuse_bounds(array)
@@ -90,7 +103,8 @@ def _refuse_columns(array: Array) -> None:
     last = array.dimensions[-1] if array.dimensions else None
     if array.columns is not None:
         names = array.columns
-        if isinstance(names, str) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        texts = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
+        if not texts or len(set(names)) < len(names):
             raise PolicyError(f"{array!r}: columns must be different names. Fix: columns=('age', 'income').")
         if last != len(names):
             raise PolicyError(
@@ -143,7 +157,10 @@ def _refuse_bounds(array: Array) -> None:
 
 def _is_number(bound: Any) -> bool:
     number = isinstance(bound, int | float | np.integer | np.floating) and not isinstance(bound, bool)
-    return number and not math.isnan(bound)
+    try:
+        return number and not math.isnan(bound)
+    except OverflowError:  # 10**400 is nothing that any dtype holds
+        return False
 
 
 def _refuse_values(array: Array) -> None:
@@ -218,34 +235,62 @@ def _dtype_of(source: Any) -> Any:
             'Fix: write Annotated[npt.NDArray[np.float32], Array("batch", 30)] or Annotated[list[str], Array("batch")] '
             "(put `| None` outside of Annotated)."
         )
-    inner = get_args(get_args(source)[1])
+    given = spelt_out(get_args(source)[1])
+    inner = get_args(given)
+    if not inner and isinstance(given, type) and issubclass(given, np.generic):
+        raise PolicyError(f"Array annotates {source!r}, whose dtype is none. Fix: npt.NDArray[np.{given.__name__}].")
     return normal(inner[0]) if inner else np.generic
 
 
 def normal(dtype: Any) -> Any:
-    """np.float32 as a dtype; abstract types, text of any length and times of any unit stay types."""
-    if dtype is Any or not isinstance(dtype, type | str | np.dtype):
+    """np.float32 as a dtype; abstract types, text of any length and times of any unit stay types.
+
+    Raises:
+        PolicyError: It is no dtype, or more than one.
+    """
+    dtype = spelt_out(dtype)
+    if isinstance(dtype, TypeVar):
+        if dtype.__constraints__:
+            raise _several(dtype)
+        return normal(dtype.__bound__ or Any)
+    if dtype is Any:
         return np.generic
+    origin = get_origin(dtype)
+    if origin is Union or isinstance(dtype, UnionType):
+        raise _several(dtype)
+    if isinstance(origin, type) and issubclass(origin, np.generic):  # np.floating[Any]
+        dtype = origin
     if isinstance(dtype, type) and issubclass(dtype, np.generic):
-        flexible = dtype in (np.str_, np.bytes_, np.datetime64, np.timedelta64)
-        abstract = dtype.__module__ == "numpy" and dtype in _ABSTRACT
-        return dtype if flexible or abstract else np.dtype(dtype)
+        return dtype if dtype in OPEN or dtype in _ABSTRACT else np.dtype(dtype)
     try:
-        return np.dtype(dtype)
-    except TypeError:
+        found: Any = np.dtype(dtype)
+    except (TypeError, ValueError):
+        if isinstance(dtype, tuple | list | set | frozenset):
+            raise _several(dtype) from None
         raise PolicyError(
-            f"Array: dtype = {dtype!r} is no NumPy dtype. Fix: such as np.float32 or 'float32'."
+            f"Array: dtype = {shown(dtype)} is no NumPy dtype. Fix: such as np.float32 or 'float32'."
         ) from None
+    is_open = found.itemsize == 0 or (found.kind in "mM" and np.datetime_data(found)[0] == "generic")
+    return found.type if is_open and found.type in OPEN else found  # str, "U" and "M8" say no length and no unit
+
+
+def _several(dtype: Any) -> PolicyError:
+    return PolicyError(
+        f"Array: dtype = {shown(dtype)} is more than one. Fix: an abstract one such as np.floating, "
+        "or a union of two annotations with an Array each."
+    )
 
 
 def dtype_text(dtype: Any) -> str:
     """A dtype as a message writes it."""
+    dtype = normal(dtype)
     if dtype is np.generic:
         return "any dtype"
     if isinstance(dtype, type):
-        return dtype.__name__
-    found = np.dtype(dtype)
-    return found.name if found.isnative and found.kind not in "OV" else str(found)
+        return str(dtype.__name__)
+    if not dtype.isnative or dtype.kind in "OV":
+        return str(dtype)
+    return str(dtype.name) if dtype.kind not in "US" else str(dtype.str[1:])  # NumPy can't read its own "str96"
 
 
 def distinct(categories: Collection[Any] | None) -> tuple[Any, ...] | None:
@@ -266,3 +311,5 @@ _ABSTRACT = (
     np.generic, np.number, np.integer, np.signedinteger, np.unsignedinteger,
     np.inexact, np.floating, np.complexfloating, np.flexible, np.character,
 )  # fmt: skip
+OPEN = (np.str_, np.bytes_, np.datetime64, np.timedelta64)
+"""What has a length or a unit that a declaration may leave open."""

@@ -47,7 +47,9 @@ def sample_of(x: np.ndarray[Any, Any], *, whole_rows: bool = False) -> np.ndarra
     steps = []
     size = x.size
     for length in x.shape[:-1] if whole_rows else x.shape:
-        step = min(-(-size // SAMPLE), length) if size > SAMPLE else 1
-        steps.append(slice(None, None, max(1, step)))
-        size = size // max(1, length) * -(-length // max(1, step))
+        rest = size // max(1, length)  # values to each entry of this dimension, so that so many entries fit:
+        most = max(1, SAMPLE // max(1, rest))
+        step = max(1, -(-length // most))
+        steps.append(slice(None, None, step))
+        size = rest * -(-length // step)
     return x[tuple(steps)]

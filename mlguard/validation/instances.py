@@ -112,7 +112,7 @@ def _walk_of(annotation: Any) -> _Walk | None:
     if origin in _UNIONS:
         return _walk_of_union(parts)
     if _is_instance_type(origin):
-        return _Instance(origin)
+        return _Instance(origin, dict(zip(getattr(origin, "__parameters__", ()), parts, strict=False)))
     if isinstance(annotation, type) and hasattr(annotation, "__annotations__") and issubclass(annotation, dict | tuple):
         return _keyed(_hints(annotation), getattr(annotation, "_fields", None))
     if not isinstance(origin, type):
@@ -223,17 +223,29 @@ def _keyed(hints: dict[Any, Any], order: Iterable[Any] | None) -> _Walk | None:
 class _Instance:
     """An instance of a model or a dataclass; its own class says what it holds, which may be a subclass of this one."""
 
-    def __init__(self, kind: Any) -> None:
+    def __init__(self, kind: Any, meant: dict[Any, Any] | None = None) -> None:
         self.kind = kind
+        self._meant = meant
+        """What the type variables of a generic dataclass stand for; a generic model is a class of its own."""
+        self._own: dict[str, _Walk] | None = None
 
     def __call__(self, value: Any, dims: Dims, path: str) -> None:
         kind = type(value)
         if _is_instance_type(kind):
-            for name, walk in _walks_of(kind).items():
+            for name, walk in (self._walks() if kind is self.kind else _walks_of(kind)).items():
                 walk(getattr(value, name, None), dims, _inside(path, name))
 
     def parts(self) -> Iterable[_Walk]:
-        return _walks_of(self.kind).values() if _is_instance_type(self.kind) else ()
+        return self._walks().values() if _is_instance_type(self.kind) else ()
+
+    def _walks(self) -> dict[str, _Walk]:
+        if not self._meant:
+            return _walks_of(self.kind)
+        if self._own is None:
+            hints = _hints(self.kind).items()
+            found = {name: _walk_of(_filled_in(annotation, self._meant)) for name, annotation in hints}
+            self._own = {name: walk for name, walk in found.items() if walk is not None}
+        return self._own
 
 
 def _walks_of(kind: type) -> dict[str, _Walk]:
@@ -259,6 +271,14 @@ def _hints(kind: Any) -> dict[str, Any]:
         return typing_extensions.get_type_hints(kind, include_extras=True)
     except NameError:  # a name that only the function around the class knows
         return {}
+
+
+def _filled_in(annotation: Any, meant: dict[Any, Any]) -> Any:
+    """An annotation with what its type variables stand for."""
+    if isinstance(annotation, typing.TypeVar):
+        return meant.get(annotation, annotation)
+    variables = getattr(annotation, "__parameters__", ()) if typing.get_origin(annotation) is not None else ()
+    return annotation[tuple(meant.get(each, each) for each in variables)] if variables else annotation
 
 
 def _without_required(annotation: Any) -> Any:

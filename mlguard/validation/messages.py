@@ -7,6 +7,7 @@ refused. Everything is bounded: an error must not be larger than the request tha
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sized
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ _FEW = 5
 _DEEPEST = 8
 _LONGEST_PART = 40
 _RANGES = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "multiple_of", "finite_number")
+_BRANCH = re.compile(r"(json-or-python|function-\w+)\[.*\b(apart|accept_json|accept_json_named|look|look_named)\(\)")
+"""How pydantic calls one branch of a union where it is an `Array`; its message says which it is."""
 _SIZED = ("string_too_short", "string_too_long", "bytes_too_short", "bytes_too_long", "too_short", "too_long")
 
 
@@ -94,8 +97,11 @@ def _of_one_form(loc: tuple[Any, ...], no_text: set[tuple[Any, ...]]) -> tuple[A
     for depth, part in enumerate(loc[:3]):
         if part in (PYTHON, JSON):
             meant = PYTHON if loc[:depth] in no_text else JSON
-            return (*loc[:depth], *loc[depth + 1 :]) if part == meant else None
-    return loc
+            if part != meant:
+                return None
+            loc = (*loc[:depth], *loc[depth + 1 :])
+            break
+    return tuple(part for part in loc if not (isinstance(part, str) and _BRANCH.match(part)))
 
 
 def _violation(details: Any, loc: tuple[Any, ...], context: dict[str, Any], known: list[str]) -> dict[str, Any]:
@@ -120,6 +126,8 @@ def _violation(details: Any, loc: tuple[Any, ...], context: dict[str, Any], know
         context.pop("tag", None)
     elif kind.startswith(("array_", "table_")) or kind == "too_large":
         text = str(details["msg"])
+    elif kind == "uuid_parsing":  # pydantic shows the letter it stumbled at
+        text = f"must be a valid UUID{_came(kind, value)}"
     else:
         text = str(details["msg"]).replace("Input should be", "must be", 1).replace("Input should", "must", 1)
         text = text.removeprefix("Value error, ").removeprefix("Assertion failed, ")

@@ -80,8 +80,10 @@ class ResultCheck:
                 raise
             if self._counts_as_python(result, dims):
                 return []
-            short = self._brief(error, result, strict=True, context={})
-            return violations_of(error, lambda loc: ("return", *loc), short=short)
+            # not in a local: this frame is in the error's traceback, which would then hold the result in a cycle
+            return violations_of(
+                error, lambda loc: ("return", *loc), short=self._brief(error, result, strict=True, context={})
+            )
         return []
 
     def _counts_as_python(self, result: Any, dims: Any) -> bool:

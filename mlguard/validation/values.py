@@ -47,14 +47,14 @@ class Values:
         self._whole_rows = whole_rows
 
     def __call__(self, x: np.ndarray[Any, Any]) -> None:
+        if type(x) is not np.ndarray:
+            x = np.asarray(x)  # a subclass may have answers of its own to min() and the rest
         depth = self._depth or current.get()
         if depth != "full":
             if depth == "metadata":
                 return
             if x.size > SAMPLE and self._fit(sample_of(x, whole_rows=self._whole_rows)):
                 return
-        if type(x) is not np.ndarray:
-            x = np.asarray(x)  # a subclass may have answers of its own to min() and the rest
         self._first(x)
         for check in self._rest:
             check(x)
@@ -109,9 +109,12 @@ class Categories:
         kept: list[Any] = list(self._allowed)
         if dtype.kind in "iu":
             limits = np.iinfo(dtype)
-            kept = [int(each) for each in kept if each == math.floor(each) and limits.min <= each <= limits.max]
+            kept = [int(each) for each in kept if limits.min <= each <= limits.max and each == math.floor(each)]
         elif dtype.kind == "b":
             kept = [bool(each) for each in kept if each in (0, 1)]
+        elif dtype.kind == "f":  # 1e6 is no float16, and least of all its infinity
+            largest = float(np.finfo(dtype).max)
+            kept = [each for each in kept if abs(each) <= largest or math.isinf(each)]
         array = np.array(kept, dtype=dtype.kind if self._text else dtype)
         self._by_dtype[dtype] = found = (array, frozenset(array.tolist()))
         return found

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Annotated, assert_type
+from typing import Annotated, Any, assert_type
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from mlguard import Array, Cache, Handle, Memory, NotKeyed, Outcome, Policy, Retry, guarded
+from mlguard import Array, Cache, Handle, Memory, NotKeyed, Outcome, Policy, Retry, Validation, guarded
 
 
 class Patient(BaseModel):
@@ -25,6 +25,33 @@ class Patient(BaseModel):
 def predict(patient: Patient) -> Annotated[npt.NDArray[np.float64], Array("batch")]:
     assert_type(patient.features, npt.NDArray[np.float64])
     return patient.features[:, 0]
+
+
+class Cohort(BaseModel):
+    x: Annotated[
+        npt.NDArray[np.float32],
+        Array(
+            *("batch", (1, 512), ..., ("t", 1, None), 2),
+            columns=("a", "b"),
+            ge={"a": 0},
+            le=[1, None],
+            check="sample",
+        ),
+    ]
+    names: Annotated[list[str], Array("batch", unique=True)]
+    y: Annotated[
+        npt.NDArray[np.floating[Any]],
+        Array("batch", categories=[1, 2], monotonic="increasing", max_bytes="1MiB"),
+        Field(allow_inf_nan=False),
+    ]
+
+
+@guarded(validation=Validation(check="metadata"))
+def names(cohort: Cohort) -> Annotated[list[str], Array("batch")]:
+    assert_type(cohort.names, list[str])
+    assert_type(cohort.x, npt.NDArray[np.float32])
+    assert_type(cohort.y, npt.NDArray[np.floating[Any]])
+    return cohort.names
 
 
 @guarded
