@@ -51,9 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.page:
         _into_page(options.page, f"{_where(on)}\n\n{markdown(table)}\n\n" + "\n".join(f"- {line}" for line in summary))
     if options.json:
-        found = {"machine": on, "runs": [row.as_dict() for row in ours], "rows": [row.as_dict() for row in table]}
-        found |= {"semaphores": {name: [row.as_dict() for row in many] for name, many in semaphores.items()}}
-        options.json.write_text(json.dumps(found | {"verdicts": verdicts}, indent=2, default=str) + "\n")
+        found = {"machine": on, "verdicts": verdicts, "runs": ours, "rows": rows, "semaphores": semaphores}
+        options.json.write_text(_figures(found) + "\n")
     if options.plot:
         from benchmarks.memory_plot import draw
 
@@ -142,7 +141,29 @@ def _summary(ours: list[Row], semaphores: dict[str, list[Row]], verdicts: dict[s
 
 
 def _where(on: dict[str, Any]) -> str:
-    return f"{on['processor']}, {on['cores']} cores, {on['system']}, Python {on['python']}:"
+    where = f"{on['processor']}, {on['cores']} cores, {on['system']}, Python {on['python']}"
+    load = on["load_average"]
+    if load is not None and load > on["cores"] / 2:
+        where += f", under load (load average {load:.1f} at the start): compare the rows with each other"
+    return f"{where}:"
+
+
+def _figures(found: dict[str, Any]) -> str:
+    """As JSON, a line for each run; what its guard said of itself stays out, but for its waiting."""
+
+    def told(value: Any) -> Any:
+        if isinstance(value, Row):
+            plain = value.as_dict()
+            stats = plain.pop("stats") or {}
+            return told(plain | {key: stats[key] for key in ("waited", "waited_seconds") if key in stats})
+        if isinstance(value, dict):
+            return {key: told(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [told(item) for item in value]
+        return round(value, 3) if isinstance(value, float) else value
+
+    lines = json.dumps(told(found), default=str)
+    return lines.replace('{"name"', '\n{"name"').replace('], "', '],\n"')
 
 
 def _into_page(page: Path, words: str) -> None:

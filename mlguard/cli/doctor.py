@@ -36,7 +36,7 @@ def _told(findings: dict[str, Any]) -> Iterator[str]:
         yield f"  {_size(limit['limit'])}, of {limit['source']}: {limit['why']}."
         yield f"  {_size(limit['used'])} used, {room} below {findings['threshold'] * 100:.4g}%."
     else:
-        yield "  none can be read."
+        yield "  none can be read, so that the guard admits every call, with a warning."
     yield ""
     yield "The way to it, nearest first (used: without page cache; kubelet: with the active part of it)"
     yield from _table(findings["levels"], limit.get("source"))

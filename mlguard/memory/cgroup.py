@@ -58,6 +58,10 @@ V1 = Version(
 )
 
 
+_Kept = tuple[int, tuple[int, int]]
+"""A descriptor, and what tells its file from others."""
+
+
 class Cgroup:
     """One directory of a cgroup tree as a `Probe`.
 
@@ -72,8 +76,8 @@ class Cgroup:
     def __init__(self, directory: Path, version: Version, shown: str | None = None) -> None:
         self.directory = directory
         self.version = version
-        self.source = f"{version.name} {shown or directory}"
-        self._files: tuple[int, int] | None = None
+        self.source = f"{version.name} {_printable(shown or str(directory))}"
+        self._files: tuple[_Kept, _Kept] | None = None
         self._limit: int | None = None
         self._limit_until = float("-inf")
 
@@ -109,9 +113,10 @@ class Cgroup:
     def close(self) -> None:
         files, self._files = self._files, None
         self._limit_until = float("-inf")
-        for descriptor in files or ():
-            with contextlib.suppress(OSError):  # some daemons close every descriptor they find
-                os.close(descriptor)
+        for descriptor, identity in files or ():
+            with contextlib.suppress(OSError):  # some daemons close every descriptor they find,
+                if _identity(descriptor) == identity:  # and then the number may be another file's by now
+                    os.close(descriptor)
 
     def __del__(self) -> None:
         self.close()
@@ -119,24 +124,25 @@ class Cgroup:
     def _usage_less(self, pages: re.Pattern[bytes]) -> int:
         try:
             return self._difference(pages)
-        except OSError:  # ENODEV: the group was removed, and perhaps made anew
+        except (OSError, ValueError):  # ENODEV: the group was removed, and perhaps made anew; or see `close`
             self.close()
             return self._difference(pages)
 
     def _difference(self, pages: re.Pattern[bytes]) -> int:
         if self._files is None:
             self._files = self._open()
-        usage, stat = self._files
+        (usage, _), (stat, _) = self._files
         used = int(os.pread(usage, 32, 0))
         return max(0, used - sum(map(int, pages.findall(os.pread(stat, _STAT_BYTES, 0)))))
 
-    def _open(self) -> tuple[int, int]:
+    def _open(self) -> tuple[_Kept, _Kept]:
         usage = os.open(self.directory / self.version.usage, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return usage, os.open(self.directory / "memory.stat", os.O_RDONLY | os.O_CLOEXEC)
+            stat = os.open(self.directory / "memory.stat", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             os.close(usage)
             raise
+        return (usage, _identity(usage)), (stat, _identity(stat))
 
     def _read_limit(self) -> int | None:
         limits = []
@@ -160,7 +166,7 @@ class Cgroup:
 def membership(root: Path = Path("/")) -> str:
     """The kernel's word on which cgroups this process is in; "" where there are none. It changes when it is moved."""
     try:
-        return (root / "proc/self/cgroup").read_text()
+        return _text_of(root / "proc/self/cgroup")
     except OSError:
         return ""
 
@@ -207,13 +213,16 @@ def _memory_paths(text: str) -> dict[str, str]:
 
 def _mounts(root: Path) -> Iterator[_Mount]:
     try:
-        lines = (root / "proc/self/mountinfo").read_text().splitlines()
+        lines = _text_of(root / "proc/self/mountinfo").split("\n")
     except OSError:
         return
     for line in lines:
         before, _, after = line.partition(" - ")
-        kind, _, options = after.split(" ", 2)
-        seen, point = map(_unescaped, before.split(" ")[3:5])
+        try:
+            kind, _, options = after.split(" ", 2)
+            seen, point = map(_unescaped, before.split(" ")[3:5])
+        except ValueError:  # the last, empty one; and what is none of our mounts is no reason not to see those that are
+            continue
         if kind == "cgroup2":
             yield _Mount(V2, seen, point)
         elif kind == "cgroup" and "memory" in options.split(","):
@@ -270,6 +279,20 @@ def _counts_children(directory: Path) -> bool:
         return (directory / "memory.use_hierarchy").read_text().strip() != "0"
     except OSError:
         return True
+
+
+def _printable(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
+
+
+def _text_of(file: Path) -> str:
+    """Names of groups and mount points are bytes, in whatever encoding somebody had."""
+    return os.fsdecode(file.read_bytes())
 
 
 def _under(root: Path, path: str) -> Path:

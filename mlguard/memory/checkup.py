@@ -18,6 +18,8 @@ __all__ = ["examine"]
 _TIGHT = 0.15
 """The share of what may be used below which it is worth saying that little is left."""
 
+_NAMELESS = "none: nothing tells this container from others, so promises count per process"
+
 
 def examine(threshold: float = 0.85, of: gauge.Gauge | None = None) -> dict[str, Any]:
     """The limit in force and the way to it, the allocator, the ledger, whether needs can be learned, and advice.
@@ -87,8 +89,9 @@ def _nearest(levels: list[dict[str, Any]], threshold: float) -> dict[str, Any]:
         raise OSError("no memory limit can be read, neither of a cgroup nor of the host")
     nearest = min(limited, key=lambda level: level["room"])
     others = len(limited) - 1
-    least = f"of {len(limited)} limits above this process it leaves the least room" if others else "it is the only one"
-    return {**nearest, "why": f"{least} below {threshold * 100:.4g}%"}
+    below = f"leaves the least room below {threshold * 100:.4g}%"
+    why = f"of {len(limited)} limits above this process it {below}" if others else "no other limit is seen here"
+    return {**nearest, "why": why}
 
 
 def _allocator() -> dict[str, Any]:
@@ -107,7 +110,7 @@ def _ledger(of: gauge.Gauge) -> dict[str, Any]:
     from mlguard.memory.shared_file import SharedFile, UnusableError, path_for
 
     if of.group is None:
-        return {"path": None, "state": "none: nothing tells this container from others, so promises count per process"}
+        return {"path": None, "state": _NAMELESS}
     try:
         path = path_for(of.group)
         if not path.exists():
@@ -165,7 +168,14 @@ def _advice(findings: dict[str, Any]) -> list[dict[str, str]]:
             "measuring it once yourself",
         )
     shared = findings["ledger"]
-    if shared.get("state", "").startswith(("none", "not usable")):
+    if shared.get("state", "") == _NAMELESS:
+        advise(
+            "/proc mounted in the container, or max_concurrent for each process",
+            "without /proc/self/cgroup worker processes can't find each other's promises, and can fill the limit "
+            "together",
+            "nothing",
+        )
+    elif shared.get("state", "").startswith(("none", "not usable")):
         advise(
             "a folder for the ledger that all processes of the container may write (MLGUARD_MEMORY_LEDGER), or "
             "max_concurrent for each process",

@@ -135,6 +135,8 @@ class ContainerLedger(Ledger):
                 self._stuck_since = None
                 try:
                     due = now >= self._reap_at
+                    if due and not file.named():
+                        raise GoneError
                     books = file.read(reap=due)
                 except BaseException:
                     file.unlock()

@@ -16,7 +16,7 @@ from mlguard import clock
 from mlguard.batch import Batch
 from mlguard.context import Call, ambient_deadline
 from mlguard.errors import PolicyError
-from mlguard.memory import container, gauge, ledger
+from mlguard.memory import container, gauge, ledger, nested
 from mlguard.memory.ledger import Claim, Look
 from mlguard.memory.line import MOST_WAITING, TaskWaiter, ThreadWaiter, Waiter
 from mlguard.memory.need import checked, estimator
@@ -82,6 +82,7 @@ class MemoryGuard:
         self._threshold = section.threshold
         self._max_wait = clock.seconds(section.max_wait)
         self._only_logs = section.on_pressure == "log"
+        self._has_inside = not target.kind.stream  # what runs between two items is the caller's, not the call's
         self._estimator = estimator(section.need if need is None else need, target)
         self._constant = self._estimator if isinstance(self._estimator, int) else None
         self._parts = None
@@ -109,14 +110,15 @@ class MemoryGuard:
         """`enter` for a function whose every call is known to need little: most calls read nothing but the clock."""
         if clock.now() < self._good_until:
             return True
-        return self._ask(self._constant or 0)[0]
+        need = self._constant or 0
+        return nested.share(need) or self._ask(need)[0]
 
     def enter(self, args: Any, kwargs: Any) -> Any:
         """A claim to hand to `exit` where the call may start now; None where `wait` must decide."""
         need = self._need_of(args, kwargs)
         if need <= SMALL and clock.now() < self._good_until:
             return True
-        return self._ask(need)[0]
+        return nested.share(need) or self._entered(self._ask(need)[0])
 
     def wait(self, this: Call | None, args: Any, kwargs: Any, deadline: float | None) -> Any:
         """The claim of a call that `enter` did not admit.
@@ -134,7 +136,7 @@ class MemoryGuard:
                 try:
                     pause = next(steps)
                 except StopIteration as end:
-                    return end.value
+                    return self._entered(end.value)
                 waiter.pause(pause)
         finally:
             steps.close()  # where the wait was interrupted: it leaves the line, and what it waited is told
@@ -149,7 +151,7 @@ class MemoryGuard:
                 try:
                     pause = next(steps)
                 except StopIteration as end:
-                    return end.value
+                    return self._entered(end.value)
                 await waiter.pause(pause)
         finally:
             steps.close()
@@ -229,6 +231,13 @@ class MemoryGuard:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self._target, self._section, self._need, self._batch)
+
+    def _entered(self, claim: Any) -> Any:
+        """The claim; guarded calls that this one makes may use what it was promised."""
+        promised = claim.claim if type(claim) is Part else claim
+        if type(promised) is Claim and self._has_inside:
+            nested.enter(promised)
+        return claim
 
     def _ask(self, need: int, waiter: Waiter | None = None, *, alone: bool = False) -> tuple[Claim | bool | None, Look]:
         """A claim, or None where the call may not start now, and what decided."""
@@ -343,8 +352,10 @@ class MemoryGuard:
                 )
             return 0
 
-    def _need_of_part(self, args: Any, kwargs: Any) -> int:
-        return self._need_of(args, kwargs, counted=False)
+    def _need_of_part(self, args: Any, kwargs: Any) -> int | None:
+        failures = self.need_failures
+        need = self._need_of(args, kwargs)
+        return need if failures == self.need_failures else None
 
     def _need_text(self) -> str:
         if self._constant is None:

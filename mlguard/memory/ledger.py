@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from mlguard import clock
 from mlguard.forks import in_children
+from mlguard.memory import nested
 from mlguard.memory.gauge import Gauge
 from mlguard.memory.levels import Levels
 from mlguard.memory.line import STALE, Line, Waiter
@@ -35,18 +36,42 @@ _LOOKS = 3  # before calls that end meanwhile are accepted
 class Claim:
     """What one call was promised, until it ends."""
 
-    __slots__ = ("_ledger", "_life", "need", "note")
+    __slots__ = ("_ledger", "_life", "lent", "need", "note", "outer", "over")
 
     def __init__(self, ledger: Ledger, need: int, life: int) -> None:
         self._ledger = ledger
         self._life = life
         self.need = need
         """Bytes."""
+        self.lent = 0
+        """Bytes of it that calls inside this one use."""
         self.note: Any = None
         """What the guard wants to remember until the call ends."""
+        self.over = False
+        """True once its call has ended."""
+        self.outer: Claim | None = None
+        """The one of the call that this one runs inside of."""
+
+    @property
+    def held(self) -> bool:
+        """True until its call ends; in a forked child it is the parent's."""
+        return not self.over and self._life == self._ledger.life
+
+    def lend(self, need: int) -> bool:
+        """True where so many bytes are left for a call inside this one."""
+        return self._ledger.lend(self, need)
+
+    def give_back(self, need: int) -> None:
+        """A call inside this one has ended."""
+        self._ledger.take_back(self, need)
+
+    def detach(self) -> None:
+        """Its call goes on in another thread: what this context starts next is not inside of it."""
+        nested.leave(self)
 
     def release(self) -> None:
         """Takes the promise back, once its call has ended."""
+        nested.leave(self)
         self._ledger.release(self)
 
 
@@ -79,6 +104,8 @@ class Ledger:
     """Who waits in this process."""
     begun: int
     """Promises made so far."""
+    life: int
+    """Another number in each forked child."""
     news: str | None = None
     """A trouble that nobody was told of yet."""
     _alone: Claim | None
@@ -147,13 +174,26 @@ class Ledger:
     def release(self, claim: Claim) -> None:
         """Takes a promise back, and tells whoever waits."""
         with self._lock:
-            if claim._life != self._life:
-                return  # made before a fork: the parent's
-            self._promised -= claim.need
-            self._ended += 1
-            self._alone = None if self._alone is claim else self._alone
-            self._write_down()
+            claim.over = True
+            self._end(claim, claim.need - claim.lent)  # what it lent ends with the calls that outlive it
         self.line.ring()
+
+    def lend(self, claim: Claim, need: int) -> bool:
+        """Gives a part of a promise to a call inside its own; False where less is left."""
+        with self._lock:
+            if claim.over or claim.lent + need > claim.need:
+                return False
+            claim.lent += need
+            return True
+
+    def take_back(self, claim: Claim, need: int) -> None:
+        """A call that a part was lent to has ended; the part goes where the rest went."""
+        with self._lock:
+            claim.lent -= need
+            if claim.over:
+                self._end(claim, need)
+        if claim.over:
+            self.line.ring()
 
     def leave(self, waiter: Waiter) -> None:
         """Takes a call out of the line; other processes are told."""
@@ -182,7 +222,7 @@ class Ledger:
     def renew(self) -> None:
         """Starts afresh, in a forked child as well: what the parent promised is the parent's."""
         self._lock = threading.RLock()  # reentrant, as a destructor may run a guarded function while it is held
-        self._life = getattr(self, "_life", 0) + 1
+        self.life = getattr(self, "life", 0) + 1
         self._promised = 0
         self._ended = 0
         self.begun = 0
@@ -191,9 +231,17 @@ class Ledger:
         self._published: Waiter | None = None
         self.line = Line()
 
+    def _end(self, claim: Claim, need: int) -> None:
+        if claim._life != self.life:
+            return  # made before a fork: the parent's
+        self._promised -= need
+        self._ended += 1
+        self._alone = None if self._alone is claim else self._alone
+        self._write_down()
+
     def _promise(self, need: int, alone: bool) -> Claim:
         self.begun += 1
-        claim = Claim(self, need, self._life)
+        claim = Claim(self, need, self.life)
         self._promised += need
         if alone:
             self._alone = claim

@@ -15,7 +15,7 @@ from mlguard import clock
 from mlguard.batch import Batch
 from mlguard.context import Call
 from mlguard.errors import PolicyError
-from mlguard.memory import meter
+from mlguard.memory import meter, nested
 from mlguard.memory.guard import SMALL, MemoryGuard
 from mlguard.memory.learned import Learned
 from mlguard.memory.ledger import Claim, Look
@@ -97,13 +97,15 @@ class LearningGuard(MemoryGuard):
     def enter(self, args: Any, kwargs: Any) -> Any:
         size = self._size_of(args, kwargs, counted=True)
         need = self._need_at(size)
-        if need <= SMALL and type(need) is int:
-            now = clock.now()
-            if now < self._good_until:
-                return True
-            if now >= self._measure_at:
-                need = SMALL + 1  # so that it has a claim, and can be measured
-        return self._noted(self._ask(need)[0], size)
+        known, now = type(need) is int, clock.now()
+        if known and need <= SMALL and now < self._good_until:
+            return True
+        shared = nested.share(need if known else None)
+        if shared is not None:
+            return shared  # what the outer call takes is measured, and this one with it
+        if known and need <= SMALL and now >= self._measure_at:
+            need = SMALL + 1  # so that it has a claim, and can be measured
+        return self._noted(self._entered(self._ask(need)[0]), size)
 
     def wait(self, this: Call | None, args: Any, kwargs: Any, deadline: float | None) -> Any:
         return self._noted(super().wait(this, args, kwargs, deadline), self._size_of(args, kwargs))

@@ -35,6 +35,7 @@ class Meter:
     """Measures one call at a time, and only one that is alone: the number belongs to the whole process."""
 
     _files: tuple[int, int] | None = None
+    _identities: tuple[tuple[int, int], ...] = ()
     _why_not: str | None
     _measuring: bool
     _spoilt: bool
@@ -67,7 +68,10 @@ class Meter:
         if self.why_not is not None:
             return None
         with self._lock:
-            if self._measuring or sum(each.reserved_here for each in _LEDGERS) != need:
+            if not self._ours():
+                self._files = None  # somebody closed them, and may have opened others under their numbers
+                self._open()
+            if self._why_not is not None or self._measuring or sum(each.reserved_here for each in _LEDGERS) != need:
                 return None
             self._measuring, self._spoilt = True, False
             begun = _begun()
@@ -84,6 +88,9 @@ class Meter:
 
     def stop(self, measured: Measurement) -> int | None:
         """The bytes that the call took at its peak, on top of what was in use; None where it was not alone."""
+        if not self._measuring or not self._ours():  # in a child that was forked meanwhile, or closed by somebody
+            self._measuring = False
+            return None
         try:
             peak = self._peak()
         except (OSError, ValueError) as error:
@@ -112,6 +119,7 @@ class Meter:
             self._why_not = f"/proc/self/status can't be read ({error.strerror})"
             return
         self._files = clear, status
+        self._identities = _identity(clear), _identity(status)
         try:
             os.pwrite(clear, _FORGET, 0)
             self._peak()
@@ -124,13 +132,17 @@ class Meter:
         self._close()
         self._measuring = False
 
+    def _ours(self) -> bool:
+        """False where a descriptor is closed or another file by now: some daemons close every one they find."""
+        try:
+            return self._files is not None and tuple(map(_identity, self._files)) == self._identities
+        except OSError:
+            return False
+
     def _close(self) -> None:
-        files, self._files = self._files, None
-        for descriptor in files or ():
-            try:
-                os.close(descriptor)
-            except OSError:  # some daemons close every descriptor they find
-                continue
+        files, ours, self._files = self._files, self._ours(), None
+        for descriptor in files or () if ours else ():
+            os.close(descriptor)
 
     def renew(self) -> None:
         """Starts afresh; in a forked child the files speak of the parent."""
@@ -140,6 +152,11 @@ class Meter:
         self._why_not = None
         self._measuring = False
         self._spoilt = False
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
 
 
 def _begun() -> int:

@@ -10,8 +10,9 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from itertools import chain, islice
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, WithJsonSchema
@@ -25,6 +26,8 @@ __all__ = ["LEARNED", "Factor", "Function", "InputBytes", "Need", "bytes_in", "e
 LEARNED = "learned"
 
 _FACTOR = re.compile(r"\s*(\d+(?:\.\d+)?)\s*x\s*")
+_MOST = 1 << 62
+"""More bytes than any machine has; a number above is a mistake."""
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 _ITEMS_LOOKED_AT = 1000
 _LEVELS_LOOKED_AT = 6
@@ -34,17 +37,21 @@ def valid_need(value: Any) -> int | str | None:
     """Bytes, a factor spelt ``"3x"``, or ``"learned"``, from what a policy says.
 
     Raises:
-        ValueError: It is neither bytes, nor a size such as "256MiB", nor a factor above 0, nor "learned".
+        ValueError: It is neither bytes, nor a size such as "256MiB", nor a factor above 0, nor "learned", or so much
+            that it can only be a mistake.
     """
     if value is None:
         return None
     if isinstance(value, str) and value.strip() == LEARNED:
         return LEARNED
     factor = _FACTOR.fullmatch(value) if isinstance(value, str) else None
-    if factor is not None and float(factor[1]) > 0:
-        return f"{float(factor[1]):g}x"
+    if factor is not None and 0 < float(factor[1]) <= _MOST:
+        return f"{Decimal(factor[1]).normalize():f}x"
     try:
-        return clock.bytes_of(value)
+        size = clock.bytes_of(value)
+        if size > _MOST:
+            raise ValueError
+        return size
     except ValueError:
         raise ValueError(
             'must be bytes, a size such as "256MiB", a factor of the input\'s bytes such as "3x", or "learned"'
@@ -108,7 +115,7 @@ class Function:
     """
 
     def __init__(self, function: Callable[..., Any], target: Target) -> None:
-        if inspect.iscoroutinefunction(function):
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
             raise PolicyError(f"need = {_name(function)}: must be a plain function, not async. Fix: drop the async.")
         self._function = function
         self._signature = target.signature
@@ -169,8 +176,8 @@ def checked(estimate: Any) -> int:
         TypeError: It is no number.
     """
     if not 0 <= estimate < math.inf:
-        raise ValueError(f"{estimate} bytes")
-    return int(estimate)
+        raise ValueError("no number of bytes")
+    return min(int(estimate), _MOST)
 
 
 def bytes_in(value: Any, levels: int = _LEVELS_LOOKED_AT) -> int:
@@ -191,8 +198,12 @@ def bytes_in(value: Any, levels: int = _LEVELS_LOOKED_AT) -> int:
         return int(value.memory_usage().sum())
     if levels:
         if dataclasses.is_dataclass(value):
-            return sum(bytes_in(getattr(value, field.name), levels - 1) for field in dataclasses.fields(value))
-        if isinstance(value, BaseModel) or hasattr(value, "nnz"):
+            fields: Iterable[Any] = (getattr(value, field.name, None) for field in dataclasses.fields(value))
+            return sum(bytes_in(field, levels - 1) for field in fields)
+        if isinstance(value, BaseModel):
+            fields = chain(vars(value).values(), (value.__pydantic_extra__ or {}).values())
+            return sum(bytes_in(field, levels - 1) for field in fields)
+        if hasattr(value, "nnz"):
             return sum(bytes_in(field, levels - 1) for field in vars(value).values())
         if isinstance(value, Mapping):
             return sys.getsizeof(value) + _bytes_of_items(value.values(), len(value), levels)

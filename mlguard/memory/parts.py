@@ -36,6 +36,11 @@ class Part(NamedTuple):
     def parts(self) -> int:
         return len(self.cuts) - 1
 
+    def detach(self) -> None:
+        """The call goes on in another thread."""
+        if self.claim is not True:
+            self.claim.detach()
+
     def release(self) -> None:
         """Gives back what was promised."""
         if self.claim is not True:
@@ -89,11 +94,11 @@ class Parts:
 
     def in_parts(self, claim: Any) -> Callable[..., Any]:
         """The function, or what runs it in parts where the claim is for parts."""
-        return _InParts(self, claim) if type(claim) is Part else self._target.function
+        return _InParts(self, claim) if type(claim) is Part else self._function
 
     def in_parts_async(self, claim: Any) -> Callable[..., Any]:
         """The same for a coroutine function."""
-        return _InPartsAsync(self, claim) if type(claim) is Part else self._target.function
+        return _InPartsAsync(self, claim) if type(claim) is Part else self._function
 
     def pieces(self, part: Part, args: Any, kwargs: Any) -> Iterator[tuple[Any, Any]]:
         """The arguments of each part in turn.
@@ -119,17 +124,22 @@ class Parts:
         start = f"{self._target.label} was run in {part.parts} parts for want of memory, and "
         fix = "Fix: return an array, a list or a table with one row for each that came in, or memory.split=False."
         try:
+            lengths = [length_of(result) for result in results]
             whole = join(results)
-            rows = length_of(whole)
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"{start}what they returned can't be joined: {error}. {fix}") from None
-        if rows != part.cuts[-1]:
-            raise ValueError(f"{start}returned {rows:,} rows for {part.cuts[-1]:,} that came in. {fix}")
+        for number, (rows, (first, end)) in enumerate(zip(lengths, pairwise(part.cuts), strict=True), 1):
+            if rows != end - first:  # of each: a row too many here and one too few there would belong to other rows
+                raise ValueError(f"{start}part {number} returned {rows:,} rows for {end - first:,} that came in. {fix}")
         return whole
 
     def call(self, args: Any, kwargs: Any) -> Any:
-        return self._target.function(*args, **kwargs)
+        return self._function(*args, **kwargs)
+
+    @property
+    def _function(self) -> Callable[..., Any]:
+        return self._target.inside or self._target.function
 
     def _most(self, args: Any, kwargs: Any, left: slice, take: int, room: int) -> tuple[int, int]:
         """The most of the rows left that fit, and what they need; found by proportion, from a first guess."""

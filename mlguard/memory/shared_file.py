@@ -217,6 +217,16 @@ class SharedFile:
                 books.waiting.append((Waiting(since / _NS, need, share / _NS), looked / _NS))
         return books
 
+    def named(self) -> bool:
+        """False where another file, or none, is at its path by now: newcomers would not meet this process here."""
+        try:
+            status = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # nobody else gets there either
+        return (status.st_dev, status.st_ino) == self._identity
+
     def ended(self) -> int:
         """Calls that ended so far in other processes; 0 where the file can't be read."""
         try:

@@ -11,6 +11,8 @@ import pytest
 
 from benchmarks.__main__ import CLAIMS
 from benchmarks.imports import core_dependencies
+from benchmarks.memory_box import why_not
+from benchmarks.memory_table import SMOKED
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,3 +84,17 @@ def test_one_case_can_be_chosen_and_a_wrong_name_lists_the_right_ones() -> None:
 def test_the_core_dependencies_are_those_of_the_project() -> None:
     """The import is held against what mlguard really requires, without extras."""
     assert core_dependencies() == ["numpy", "psutil", "pydantic", "structlog", "tenacity"]
+
+
+@pytest.mark.skipif(why_not() is not None, reason=f"no cgroup with a limit can be made here: {why_not()}")
+def test_the_memory_table_is_measured_when_asked_for_by_name(tmp_path: Path) -> None:
+    """Unguarded, the service is killed by the kernel; guarded in any way, every call is served."""
+    path = tmp_path / "memory.json"
+    ran = run("memory", "--smoke", "--json", str(path))
+    assert ran.returncode == 0, ran.stderr
+    rows = {row["name"]: row for row in json.loads(path.read_text())["memory_table"]}
+    assert set(rows) == set(SMOKED)
+    assert rows.pop("no guard")["killed"]
+    for row in rows.values():
+        assert (row["served"], row["killed"], row["failed"]) == (row["calls"], False, 0)
+        assert row["peak"] < row["limit"]

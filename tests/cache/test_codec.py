@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, RootModel, TypeAdapter
 
 from mlguard.cache.codec import Codec, DecodeError, Secret, TooLong, Unencodable, encodable
 from mlguard.cache.codec.classes import classes_in, fingerprint
+from mlguard.cache.codec.layout import Tag, tagged
 from mlguard.errors import PolicyError
 
 KEY = b"k" * 32
@@ -721,3 +722,15 @@ def test_a_table_of_a_package_that_is_not_imported_is_a_miss(monkeypatch):
     with pytest.raises(DecodeError):
         codec().decode(entry, KEY)
     assert "polars" not in sys.modules
+
+
+def test_fractions_that_take_for_ever_are_neither_written_nor_read():
+    """Cancelling a fraction takes time by the square of its digits: one of millions is a miss within milliseconds."""
+    one = codec(Any)
+    part = Fraction(1, 3**200)
+    assert one.decode(one.encode(part, KEY), KEY).value == part
+    with pytest.raises(Unencodable, match="Fraction"):
+        one.encode(Fraction(1, 1 << 40_000), KEY)
+    numbers = [tagged.pack(Tag.INT, 4_000_000) + byte * 3_999_999 + b"\1" for byte in (b"\x55", b"\x33")]
+    with pytest.raises(DecodeError, match="can't be read"):
+        one.decode(sealed(one, tagged.pack(Tag.FRACTION, 2) + b"".join(numbers)), KEY)

@@ -71,6 +71,11 @@ def test_what_cant_be_honoured_is_refused(url, says):
         ("redis://:hu/nt@host/0", "redis://..."),
         ("redis://:hu#nt@host/0", "redis://..."),
         ("redis://:hu]nt@[host/0", "redis://..."),
+        ("redis://host/0?password=hunt&timeout=1s", "redis://host/0?password=***&timeout=1s"),
+        ("redis://user@host/0?password=hunt", "redis://user@host/0?password=***"),
+        ("redis://user:hu?nt@host/0", "redis://..."),
+        ("redis:/:hunt@host/0", "redis://..."),
+        ("redis::hunt@host/0", "redis://..."),
         ("sqlite:///file.db", "sqlite:///file.db"),
     ],
 )
@@ -360,3 +365,10 @@ def test_replies_that_no_redis_gives():
     assert replies_to(commands.get_many(keys), [clock_reply, [bytes(50), 7]]) == [None, None]
     assert replies_to(commands.discard(None, "f", None, None), [[b"0", [b"k"]]], [None]) == 0
     assert replies_to(commands.discard(None, "f", None, None), [[b"5", []]], [[b"0", []]]) == 0
+
+
+def test_a_password_as_an_option_is_told_where_it_belongs():
+    """Redis clients take ?password=...; here the message says how it is written, and not what it was."""
+    told = refusal("redis://host/0?password=hunter2")
+    assert "redis://user:password@host" in told
+    assert "hunter2" not in told

@@ -491,3 +491,31 @@ def test_a_recorded_hybrid_machine(layout):
     assert [probe.source for probe in gauge.levels[:-1]] == [
         f"cgroup v1 /sys/fs/cgroup/memory{path}" for path in ("/jobs/94a8", "/jobs", "")
     ]
+
+
+def test_names_that_are_no_utf8(layout):
+    """Groups and mount points are named in bytes: one that is no UTF-8, or a line nobody understands, hides nothing."""
+    there = layout("", "")
+    name = os.fsdecode(b"caf\xe9")
+    there.v2(f"/sys/fs/cgroup/{name}", current=1, limit=512 * MIB, procs=f"{PID}\n")
+    (there.root / "proc/self/cgroup").write_bytes(b"0::/caf\xe9\n")
+    odd = b"what is this\n1 1 0:1 / /mnt/caf\xe9 rw - ext4 /dev/sdb rw\n"
+    (there.root / "proc/self/mountinfo").write_bytes(odd + V2_MOUNT.encode())
+    gauge = there.gauge()
+    assert gauge.read() == Reading(1, 512 * MIB, r"cgroup v2 /sys/fs/cgroup/caf\xe9")
+    assert gauge.failures == 0
+
+
+def test_a_descriptor_that_is_another_file_by_now(layout):
+    """Where somebody closed our descriptors and opened files of their own, those are neither closed nor believed."""
+    there = layout("0::/a\n", V2_MOUNT)
+    there.v2("/sys/fs/cgroup/a", current=5, limit=512 * MIB, procs=f"{PID}\n")
+    gauge = there.gauge()
+    assert gauge.read().used == 5
+    (usage, _), (stat, _) = gauge._cgroups[0]._files
+    theirs = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(theirs, usage)
+    os.dup2(theirs, stat)
+    assert gauge.read().used == 5
+    for descriptor in (theirs, usage, stat):
+        os.close(descriptor)  # none was closed behind its owner's back

@@ -108,7 +108,13 @@ def test_advice_for_machines_that_lack_something(monkeypatch, a_host, tmp_path):
     assert "a higher limit for host" in said
     assert "a short decay in jemalloc's own settings" in said
     assert 'a declared need, such as need="3x"' in said
-    assert "a folder for the ledger" in said
+    assert "/proc mounted in the container" in said
+
+
+def test_a_ledger_that_can_not_be_used_is_advised_about(monkeypatch, tmp_path):
+    """Where the folder for the ledger is wrong, the advice is about the folder."""
+    monkeypatch.setenv("MLGUARD_MEMORY_LEDGER", str(tmp_path / "missing"))
+    assert "a folder for the ledger" in advice_of(examine())
 
 
 def test_page_cache_that_the_kubelet_counts_is_explained(layout, a_host):

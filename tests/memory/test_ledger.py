@@ -11,6 +11,7 @@ import gc
 import os
 import threading
 import time
+from contextvars import copy_context
 from types import SimpleNamespace
 
 import pytest
@@ -362,12 +363,14 @@ def make(gauge, one, need, **settings):
 
 def blocking(guard):
     names = guard.names(asynchronous=False)
-    return names["memory_enter"]((), {}) or names["memory_wait"](None, (), {}, None)
+    return copy_context().run(names["memory_enter"], (), {}) or copy_context().run(
+        names["memory_wait"], None, (), {}, None
+    )
 
 
 async def waiting_task(guard):
     names = guard.names(asynchronous=True)
-    return names["memory_enter"]((), {}) or await names["memory_wait"](None, (), {}, None)
+    return copy_context().run(names["memory_enter"], (), {}) or await names["memory_wait"](None, (), {}, None)
 
 
 async def test_threads_and_tasks_wait_in_one_line(gauge, two):

@@ -9,6 +9,7 @@ import pickle
 import threading
 import time
 import weakref
+from contextvars import copy_context
 
 import cloudpickle
 import pytest
@@ -46,12 +47,14 @@ def make(gauge, need=None, **settings):
 def attempt(guard, *args, this=None, deadline=None):
     """What the call path does before the function runs."""
     names = guard.names(asynchronous=False)
-    return names["memory_enter"](args, {}) or names["memory_wait"](this, args, {}, deadline)
+    return copy_context().run(names["memory_enter"], args, {}) or copy_context().run(
+        names["memory_wait"], this, args, {}, deadline
+    )
 
 
 async def attempt_async(guard, *args, this=None, deadline=None):
     names = guard.names(asynchronous=True)
-    return names["memory_enter"](args, {}) or await names["memory_wait"](this, args, {}, deadline)
+    return copy_context().run(names["memory_enter"], args, {}) or await names["memory_wait"](this, args, {}, deadline)
 
 
 def test_a_call_below_the_threshold_is_admitted(given, gauge):

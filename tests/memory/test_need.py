@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from mlguard.errors import PolicyError
+from mlguard import guarded
+from mlguard.errors import MemoryPressureError, PolicyError
 from mlguard.memory import Memory, MemoryGuard
 from mlguard.memory.need import bytes_in, estimator
 from mlguard.target import Target
@@ -210,3 +211,56 @@ def test_named_tuples_are_looked_into():
     """Named tuples are tuples."""
     pair = namedtuple("Pair", "a b")(ARRAY, ARRAY)
     assert bytes_in(pair) >= 16000
+
+
+@pytest.mark.parametrize("need", [10**400, 1e300, "9" * 400 + "x", f"{1 << 63}x", "99999999999TiB"])
+def test_more_than_any_machine_has_is_refused_at_decoration(need):
+    """A need of absurd size is a mistake, and told as one."""
+    with pytest.raises(PolicyError, match="need"):
+        estimator(need, Target(lambda x: x))
+
+
+@pytest.mark.parametrize("factor", ["1000000x", "1234567x", "0.0000001x", "2.50x", "1234567.125x"])
+def test_a_factor_is_kept_exactly_and_can_be_read_again(factor):
+    """A policy that is written down and read again says the same, however long the factor is."""
+    kept = Memory(need=factor)
+    assert Memory.model_validate_json(kept.model_dump_json()) == kept
+    assert float(str(kept.need).removesuffix("x")) == float(factor.removesuffix("x"))
+
+
+def test_an_estimate_of_absurd_size_is_a_refusal_and_no_crash():
+    """An estimator that returns a huge number has its call refused with a message that can be read."""
+
+    @guarded(memory=Memory(max_wait=0), need=lambda x: 10**400)
+    def predict(x):
+        raise AssertionError
+
+    with pytest.raises(MemoryPressureError, match="this call needs 4194304TiB") as caught:
+        predict(1)
+    assert caught.value.permanent
+
+
+def test_an_object_whose_call_is_async_is_refused():
+    """A need that would have to be awaited is refused at decoration, in whatever form it comes."""
+
+    class Asks:
+        async def __call__(self, x):
+            return 1
+
+    with pytest.raises(PolicyError, match="must be a plain function, not async"):
+        estimator(Asks(), Target(lambda x: x))
+
+
+def test_fields_that_are_not_there_and_fields_nobody_declared():
+    """A dataclass with a field that was never set, and what a model took beyond its fields, are counted."""
+
+    @dataclasses.dataclass
+    class Half:
+        data: np.ndarray
+        never: int = dataclasses.field(init=False)
+
+    class Open(BaseModel, extra="allow"):
+        pass
+
+    assert bytes_in(Half(np.zeros(1000))) >= 8000
+    assert bytes_in(Open(data=np.zeros(1000))) >= 8000

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 import time
+from contextvars import copy_context
 
 import numpy as np
 import pytest
@@ -68,7 +70,9 @@ def make(gauge, **settings):
 
 def called(guard, peaks, size):
     """One call from start to end; what it was promised."""
-    claim = guard.enter((Input(size),), {}) or guard.wait(None, (Input(size),), {}, None)
+    claim = copy_context().run(guard.enter, (Input(size),), {}) or copy_context().run(
+        guard.wait, None, (Input(size),), {}, None
+    )
     peaks.size = size
     need = SMALL if claim is True else claim.need
     guard.exit(claim)
@@ -79,12 +83,12 @@ def test_unlearned_calls_run_alone(given, gauge, peaks, time_stands_still):
     """Until three were measured, a call is promised all there is, so that no other starts beside it."""
     guard = make(gauge, max_wait=1)
     for _ in range(3):
-        claim = guard.enter((Input(10 * MIB),), {})
+        claim = copy_context().run(guard.enter, (Input(10 * MIB),), {})
         assert claim.need == 850 * MIB
-        assert guard.enter((Input(10 * MIB),), {}) is None
+        assert copy_context().run(guard.enter, (Input(10 * MIB),), {}) is None
         peaks.size = 10 * MIB
         guard.exit(claim)
-    first, second = (guard.enter((Input(10 * MIB),), {}) for _ in range(2))
+    first, second = (copy_context().run(guard.enter, (Input(10 * MIB),), {}) for _ in range(2))
     assert first.need == second.need == pytest.approx(33 * MIB, rel=0.01)
     guard.exit(first)
     guard.exit(second)
@@ -95,7 +99,7 @@ def test_one_that_waited_to_be_alone_takes_part_in_what_was_learned_meanwhile(gi
     guard = make(gauge, max_wait=5)
     for _ in range(2):
         called(guard, peaks, 10 * MIB)
-    last = guard.enter((Input(10 * MIB),), {})
+    last = copy_context().run(guard.enter, (Input(10 * MIB),), {})
 
     def on_sleep():
         if len(time_stands_still.pauses) == 3:
@@ -103,7 +107,7 @@ def test_one_that_waited_to_be_alone_takes_part_in_what_was_learned_meanwhile(gi
             guard.exit(last)
 
     time_stands_still.on_sleep = on_sleep
-    claim = guard.wait(None, (Input(10 * MIB),), {}, None)
+    claim = copy_context().run(guard.wait, None, (Input(10 * MIB),), {}, None)
     assert claim.need == pytest.approx(33 * MIB, rel=0.01)
     guard.exit(claim)
 
@@ -111,7 +115,7 @@ def test_one_that_waited_to_be_alone_takes_part_in_what_was_learned_meanwhile(gi
 def test_one_that_waits_in_vain_to_be_alone_is_told_why(given, gauge, peaks, time_stands_still):
     """The error says that the need is not learned yet."""
     guard = make(gauge, max_wait=1)
-    claim = guard.enter((Input(10 * MIB),), {})
+    claim = copy_context().run(guard.enter, (Input(10 * MIB),), {})
     with pytest.raises(MemoryPressureError, match=r"to run alone, as its need is learned; 0 of 3 measurements so far"):
         guard.wait(Call(), (Input(10 * MIB),), {}, None)
     guard.exit(claim)
@@ -146,7 +150,7 @@ def test_small_calls_are_free_once_that_is_known(given, gauge, peaks, time_stand
     reads, started = given.reads, peaks.started
     for _ in range(1000):
         time_stands_still.now += 0.001
-        claim = guard.enter((Input(100),), {})
+        claim = copy_context().run(guard.enter, (Input(100),), {})
         guard.exit(claim)
     assert given.reads - reads <= 6
     assert peaks.started - started <= 5
@@ -168,7 +172,7 @@ def test_failed_calls_teach_nothing(given, gauge, peaks):
     guard = make(gauge)
 
     def failing(size, took):
-        claim = guard.enter((Input(size),), {})
+        claim = copy_context().run(guard.enter, (Input(size),), {})
         peaks.size = took
         try:
             raise ConnectionError
@@ -228,7 +232,7 @@ def test_an_input_of_unknown_size_counts_as_none(given, gauge, peaks):
             raise RuntimeError
 
     guard = make(gauge)
-    claim = guard.enter((Odd(),), {})
+    claim = copy_context().run(guard.enter, (Odd(),), {})
     guard.exit(claim)
     assert guard.stats()["need"]["samples"] == 1
     assert guard.stats()["need_failures"] == 1
@@ -237,7 +241,7 @@ def test_an_input_of_unknown_size_counts_as_none(given, gauge, peaks):
 def test_log_mode_runs_nothing_alone(given, gauge, peaks):
     """With on_pressure="log" unlearned calls start beside each other; those that happen to be alone are measured."""
     guard = make(gauge, on_pressure="log")
-    first, second = (guard.enter((Input(10 * MIB),), {}) for _ in range(2))
+    first, second = (copy_context().run(guard.enter, (Input(10 * MIB),), {}) for _ in range(2))
     peaks.size = 10 * MIB
     guard.exit(second)
     guard.exit(first)
@@ -376,3 +380,30 @@ def test_a_proc_without_the_files_is_told(monkeypatch, missing):
 
     monkeypatch.setattr(meter.os, "open", opened)
     assert missing in meter.Meter().why_not
+
+
+def test_descriptors_that_are_another_file_by_now(monkeypatch, tmp_path):
+    """A daemon that closes every descriptor, and opens files of its own, finds nothing written into those."""
+    own = meter.Meter()
+    assert own.why_not is None
+    before = own._files
+    theirs = [os.open(tmp_path / str(place), os.O_RDWR | os.O_CREAT) for place in range(2)]
+    for mine, descriptor in zip(before, theirs, strict=True):
+        os.write(descriptor, b"precious")
+        os.dup2(descriptor, mine)
+    measured = own.start(0)
+    assert measured is not None
+    assert own.stop(measured) is not None
+    assert {(tmp_path / str(place)).read_bytes() for place in range(2)} == {b"precious"}
+    for descriptor in (*before, *theirs):
+        os.close(descriptor)  # none was closed behind its owner's back
+    own.renew()
+
+
+def test_a_child_forked_while_a_call_is_measured_can_measure(monkeypatch):
+    """What ends in a child and was begun in its parent says nothing; the child's own calls can be measured."""
+    own = meter.Meter()
+    measured = own.start(0)
+    own.renew()  # as in a child
+    assert own.stop(measured) is None
+    assert own.why_not is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+from contextvars import copy_context
 
 import pytest
 
@@ -48,7 +49,9 @@ def make(gauge, need=None, **settings):
 
 def attempt(guard, *args, this=None):
     names = guard.names(asynchronous=False)
-    return names["memory_enter"](args, {}) or names["memory_wait"](this, args, {}, None)
+    return copy_context().run(names["memory_enter"], args, {}) or copy_context().run(
+        names["memory_wait"], this, args, {}, None
+    )
 
 
 # Caches

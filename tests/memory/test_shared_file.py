@@ -465,3 +465,29 @@ def test_numbers_of_an_odd_probe(one, a_host, monkeypatch, gauge):
     claim = one.reserve(1 << 70, gauge, 1.0).claim
     claim.release()
     assert one.trouble is None
+
+
+@pytest.mark.parametrize("instead", ["nothing", "a link", "a folder", "a file"])
+def test_a_file_that_is_moved_away(one, other, gauge, path, tmp_path, instead):
+    """Whoever moves the file away, or puts something else in its place, does not part old processes from new ones."""
+    served(one, gauge)
+    os.rename(path, tmp_path / "elsewhere")
+    if instead == "a link":
+        path.symlink_to(tmp_path / "elsewhere")
+    elif instead == "a folder":
+        path.mkdir()
+    elif instead == "a file":
+        path.write_bytes(b"garbage")
+        path.chmod(0o600)
+    time.sleep(0.11)  # it is looked at ten times a second
+    if instead == "nothing":
+        served(one, gauge)
+        claim = one.promise(5 * MIB)
+        assert other.reserve(MIB, gauge, 1.0).reserved == 5 * MIB
+        claim.release()
+    else:
+        falls_back(one, gauge, str(path))
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink()

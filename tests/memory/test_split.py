@@ -224,7 +224,7 @@ def test_explain_says_that_it_splits(machine, given):
     ("returns", "error", "words"),
     [
         (lambda x: 5, TypeError, "run in 3 parts for want of memory, and what they returned can't be joined"),
-        (lambda x: x[:1, 0], ValueError, "returned 3 rows for 600 that came in. Fix: return an array"),
+        (lambda x: x[:1, 0], ValueError, "part 1 returned 1 rows for 283 that came in. Fix: return an array"),
         (lambda x: {"a": x[:, 0], "b": [1]}, ValueError, "can't be joined"),
     ],
 )
@@ -281,3 +281,39 @@ def test_a_claim_for_parts_gives_back_what_is_behind_it():
     Part(True, (0, 5)).release()
     Part(container.of_this_container.promise(5), (0, 5)).release()
     assert container.of_this_container.reserved == 0
+
+
+def test_each_part_has_its_own_rows(machine, given):
+    """A row too many in one part and one too few in the next are refused, though the sum is right."""
+    sizes = iter([1, -1])
+
+    @guarded(memory=Memory(need="3x", split=True), rows="x", validation=False)
+    def predict(x):
+        return np.zeros(len(x) + next(sizes, 0))
+
+    with pytest.raises(ValueError, match=r"part 1 returned \d+ rows for \d+ that came in"):
+        predict(batch(600))
+
+
+def test_frames_that_number_their_rows_are_numbered_through(machine, given):
+    """A frame made of a part counts its rows from 0; the whole counts its rows from 0 to the end, as unsplit."""
+    pandas = pytest.importorskip("pandas")
+
+    @guarded(memory=Memory(need="3x", split=True), rows="x", validation=False)
+    def predict(x):
+        return pandas.DataFrame({"score": x[:, 0]})
+
+    assert list(predict(batch(600)).index) == list(range(600))
+    assert predict.guard.stats()["memory"]["split"] == 1
+
+
+def test_an_estimate_that_fails_for_parts_is_no_permission(machine, given):
+    """Where nobody can tell what a part needs, the batch is not run in parts as if they needed nothing."""
+
+    @guarded(memory=Memory(split=True, max_wait=0), need=lambda x: {600: 1 << 60}[len(x)], rows="x", validation=False)
+    def predict(x):
+        return x
+
+    with pytest.raises(MemoryPressureError):
+        predict(batch(600))
+    assert predict.guard.stats()["memory"]["need_failures"] > 0

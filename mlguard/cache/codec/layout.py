@@ -12,10 +12,13 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import Final
 
-__all__ = ["ALIGNED", "DEEPEST", "TEXTS", "Tag", "f64", "tagged", "tagged_float", "u32"]
+__all__ = ["ALIGNED", "DEEPEST", "LONGEST_FRACTION", "TEXTS", "Tag", "f64", "tagged", "tagged_float", "u32"]
 
 DEEPEST: Final = 64
 """Levels of nesting; deeper values are not written and not read."""
+
+LONGEST_FRACTION: Final = 1 << 15
+"""Bits of the numbers of a fraction: cancelling takes time by the square of them."""
 
 ALIGNED: Final = 16
 """Where an array's content may begin, in bytes from the start of an entry: aligned for every dtype."""

@@ -22,7 +22,7 @@ from pydantic_core import TzInfo
 from mlguard.cache.codec.classes import Known
 from mlguard.cache.codec.dtypes import dtype_of
 from mlguard.cache.codec.frames import frame_of
-from mlguard.cache.codec.layout import ALIGNED, DEEPEST, TEXTS, Tag, f64, u32
+from mlguard.cache.codec.layout import ALIGNED, DEEPEST, LONGEST_FRACTION, TEXTS, Tag, f64, u32
 
 __all__ = ["Reader"]
 
@@ -204,6 +204,13 @@ def _deque(reader: Reader) -> deque[Any]:
     return deque(values[1:], values[0])
 
 
+def _fraction(reader: Reader) -> Fraction:
+    parts = reader.parts(2)
+    if not all(type(part) is int and part.bit_length() <= LONGEST_FRACTION for part in parts):
+        raise ValueError("no fraction")
+    return Fraction(*parts)
+
+
 def _unique(make: Callable[[list[Any]], Any], reader: Reader) -> Any:
     values = reader.items()
     made = make(values)
@@ -244,7 +251,7 @@ _BY_TAG: Final[dict[bytes, Callable[[Reader], Any]]] = {
     Tag.DATETIME: Reader.moment,
     Tag.TIMEDELTA: lambda reader: timedelta(*reader.unpack(_DAYS)),
     Tag.UUID: lambda reader: UUID(bytes=reader.content()),
-    Tag.FRACTION: lambda reader: Fraction(*reader.parts(2)),
+    Tag.FRACTION: _fraction,
     Tag.TEXT: _text,
     Tag.ARRAY: Reader.array,
     Tag.STRINGS: Reader.strings,

@@ -22,7 +22,7 @@ from mlguard.cache.codec.classes import Known, known
 from mlguard.cache.codec.dtypes import written_dtype
 from mlguard.cache.codec.errors import TooLong, Unencodable
 from mlguard.cache.codec.frames import frame_parts
-from mlguard.cache.codec.layout import ALIGNED, DEEPEST, TEXTS, Tag, tagged, tagged_float, u32
+from mlguard.cache.codec.layout import ALIGNED, DEEPEST, LONGEST_FRACTION, TEXTS, Tag, tagged, tagged_float, u32
 
 __all__ = ["Writer", "encodable"]
 
@@ -199,6 +199,13 @@ def _int(writer: Writer, value: int) -> None:
     writer.content(Tag.INT, value.to_bytes((value.bit_length() + 8) >> 3, "little", signed=True))
 
 
+def _fraction(writer: Writer, value: Fraction) -> None:
+    parts = value.numerator, value.denominator
+    if max(part.bit_length() for part in parts) > LONGEST_FRACTION:
+        raise Unencodable("a Fraction of numbers with thousands of digits")
+    writer.items(Tag.FRACTION, parts, 2)
+
+
 def _mapping(tag: bytes, writer: Writer, value: dict[Any, Any]) -> None:
     writer.items(tag, itertools.chain.from_iterable(value.items()), 2 * len(value))
 
@@ -275,7 +282,7 @@ _HOW: Final[dict[type, Callable[[Writer, Any], None]]] = {
     datetime: _datetime,
     timedelta: _timedelta,
     UUID: lambda writer, value: writer.content(Tag.UUID, value.bytes),
-    Fraction: lambda writer, value: writer.items(Tag.FRACTION, (value.numerator, value.denominator), 2),
+    Fraction: _fraction,
     np.ndarray: Writer.array,
     np.str_: _encoded(Tag.NUMPY_STR),
     np.bytes_: lambda writer, value: writer.content(Tag.NUMPY_BYTES, bytes(value)),

@@ -122,6 +122,27 @@ class StoreConformance:
         store.discard(tenant="b", model_version="2")
         assert left() == set()
 
+    def test_labels_of_any_text(self) -> None:
+        """A tenant's name may be any string Python has, and is found again by it."""
+        store, function = self.open(), self.label().function
+        for tenant in ("", "\0", "Zoë", "\ud800", "\udcff", "x" * 5000, "'; --", "*"):
+            key = self.key()
+            store.put_many([Item(key, b"x", 60.0)], Label(function, "1", tenant))
+            assert store.get_many([key])[0] is not None
+            assert store.discard(function=function, tenant=tenant) == 1
+            assert store.get_many([key]) == [None]
+
+    def test_any_time_to_live(self) -> None:
+        """Half a second, centuries, or more than a server's clock can count: all are kept meanwhile."""
+        store, label = self.open(), self.label()
+        for ttl in (0.5, 3e9, 1e15, 1e300):
+            key = self.key()
+            store.put_many([Item(key, b"x", ttl)], label)
+            found = store.get_many([key])[0]
+            assert found is not None
+            assert found.left is not None
+            assert ttl * 0.9 - 0.4 <= found.left <= ttl
+
     def test_one_lease_at_a_time(self) -> None:
         """Of many who ask for one key, one gets a token; released or run out, the next one does."""
         store, key = self.open(), self.key()

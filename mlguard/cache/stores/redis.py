@@ -195,10 +195,10 @@ class RedisStore:
 def _settings(address: Address) -> dict[str, Any]:
     shown, options = address.shown, address.options
     database = address.path.strip("/") or "0"
-    if not database.isdecimal():
-        raise PolicyError(f"cache.store = {shown!r}: '{database}' is no database. Fix: write its number, or nothing.")
     if not address.host:
         raise PolicyError(f"cache.store = {shown!r} has no host. Fix: write redis://host:6379/0.")
+    if not (database.isascii() and database.isdecimal()):
+        raise PolicyError(f"cache.store = {shown!r}: '{database}' is no database. Fix: write its number, or nothing.")
     settings: dict[str, Any] = {"host": address.host, "port": address.port or 6379, "db": int(database)}
     settings |= {"username": address.user or None, "password": address.password or None}
     if "password_env" in options:

@@ -27,6 +27,7 @@ Trip: TypeAlias = Generator[list[_Command], list[Any], _Result]
 
 _HEAD: Final = struct.Struct("<d8s8s8sd")
 _NEVER: Final = float("inf")
+_LONGEST: Final = 1e15  # ms that a server takes: more overflows its clock; the entry knows better
 _CLOCK_CHECKED: Final = 30.0  # seconds for which a comparison of the clocks counts
 _MOST: Final = 1000  # keys of one round trip of a discard
 _RELEASE: Final = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end"
@@ -80,7 +81,7 @@ class Commands:
             if left == _NEVER:
                 commands.append(("SET", key, entry))
             else:
-                commands.append(("SET", key, entry, "PX", max(1, int(left * 1000))))
+                commands.append(("SET", key, entry, "PX", max(1, int(min(left * 1000, _LONGEST)))))
         for reply in (yield commands):
             if isinstance(reply, Exception):
                 raise reply

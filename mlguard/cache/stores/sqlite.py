@@ -90,8 +90,9 @@ class SqliteStore:
         model_version: str | None = None,
         tenant: str | None = None,
     ) -> int:
-        wanted = {"key": key, "function": function, "model_version": model_version, "tenant": tenant}
-        given = {name: value for name, value in wanted.items() if value is not None}
+        labels = {"function": function, "model_version": model_version, "tenant": tenant}
+        given: dict[str, Any] = {name: _text(value) for name, value in labels.items() if value is not None}
+        given |= {} if key is None else {"key": key}
         where = " AND ".join(f"{name} = ?" for name in given) or "1"
         statement = f"DELETE FROM entries WHERE {where}"  # noqa: S608 - of the four names above
         return self._run(lambda connection: connection.execute(statement, tuple(given.values())).rowcount, None)
@@ -164,7 +165,7 @@ class SqliteStore:
                 continue
             expires = None if item.ttl is None else now + item.ttl
             self._make_room(connection, 1, len(item.payload) + 1024)
-            connection.execute(_PUT, (item.key, now, expires, now, *label, item.payload))
+            connection.execute(_PUT, (item.key, now, expires, now, *map(_text, label), item.payload))
         self._make_room(connection, 0, 0)
         connection.execute("COMMIT")
 
@@ -182,6 +183,11 @@ class SqliteStore:
 
 def _again(url: str, max_entries: int, max_bytes: int) -> SqliteStore:
     return SqliteStore(url, max_entries=max_entries, max_bytes=max_bytes)
+
+
+def _text(part: str) -> str:
+    """A part of a label, where it has half a surrogate pair in a form that SQLite takes."""
+    return part.encode("utf-8", "backslashreplace").decode()
 
 
 def _take_lease(connection: sqlite3.Connection, key: bytes, token: bytes, seconds: float) -> bytes | None:

@@ -10,6 +10,7 @@ import os
 import sqlite3
 import stat
 from typing import Final
+from urllib.parse import quote
 
 from mlguard.cache.stores.protocol import StoreError
 from mlguard.cache.stores.urls import Address
@@ -185,7 +186,7 @@ class SqliteFile:
 
     def _refuse_tables(self) -> None:
         try:
-            connection = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=self.timeout)
+            connection = sqlite3.connect(f"file:{quote(self.path)}?mode=ro", uri=True, timeout=self.timeout)
         except sqlite3.Error:
             return
         try:

@@ -73,7 +73,10 @@ class InThreads:
                 )
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="mlguard-store")
-            future = self._pool.submit(work)
+            try:
+                future = self._pool.submit(work)
+            except RuntimeError:  # the interpreter is shutting down: no new threads
+                raise StoreError("the process is ending", "closed") from None
             self._inside += 1
         future.add_done_callback(self._done)
         return await asyncio.wrap_future(future)

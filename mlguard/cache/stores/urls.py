@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -20,6 +21,11 @@ SCHEMES: Final = {
     "valkeys": "valkeys://host:6379/0 (TLS)",
 }
 """What a store may be, with an example each."""
+
+
+_NO_SECRETS: Final = frozenset(
+    {"timeout", "prefix", "largest", "password_env", "ca", "cert", "key", "front", "front_bytes"}
+)
 
 
 class Address(NamedTuple):
@@ -55,8 +61,9 @@ def parsed(url: str, options: Mapping[str, Callable[[str], Any]]) -> Address:
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
         read = options.get(name)
         if read is None:
+            told = f" '{name}'" if shown != _scheme_only(url) else ""  # else it may be the end of a password
             raise PolicyError(
-                f"cache.store = {shown!r} has an unknown option '{name}'.{nearest(name, options)} "
+                f"cache.store = {shown!r} has an unknown option{told}.{nearest(name, options)}{_on_passwords(name)} "
                 f"Fix: use {', '.join(sorted(options))}."
             )
         try:
@@ -91,7 +98,10 @@ def shown_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         if parts.password is None and "@" not in parts.netloc:
-            return url if "@" not in url else _scheme_only(url)
+            return (
+                url.replace(f"?{parts.query}", f"?{_shown_query(parts.query)}") if "@" not in url else _scheme_only(url)
+            )
+        parts = parts._replace(query=_shown_query(parts.query))
         host = parts.netloc.rpartition("@")[2]
         user = parts.netloc.rpartition("@")[0].partition(":")[0]
         secret = ":***" if parts.password is not None else ""
@@ -137,7 +147,23 @@ def size(text: str) -> int:
 
 def _scheme_only(url: str) -> str:
     """For what can't be taken apart: anything in it may be the password."""
-    return f"{url.partition('://')[0][:20]}://..."
+    scheme = re.match(r"[a-zA-Z][a-zA-Z0-9+.-]{0,19}(?=:)", url)
+    return f"{scheme[0] if scheme else ''}://..."
+
+
+def _shown_query(query: str) -> str:
+    """Options we know hold no secret; what else people write there may be the password."""
+    return "&".join(
+        part if not value or name in _NO_SECRETS else f"{name}=***"
+        for part in query.split("&")
+        for name, _, value in [part.partition("=")]
+    )
+
+
+def _on_passwords(name: str) -> str:
+    if name not in ("password", "username"):
+        return ""
+    return " A user and a password stand before the host: redis://user:password@host, or password_env=VARIABLE."
 
 
 def _split(url: str) -> SplitResult:
