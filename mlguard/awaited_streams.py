@@ -20,7 +20,7 @@ from typing import Any, Final, get_origin
 import mlguard.call
 from mlguard.errors import InvalidOutputError, PolicyError
 from mlguard.specialise import readable, specialise
-from mlguard.streams import END
+from mlguard.streams import END, end
 from mlguard.target import Kind, Target, spelt_out
 
 __all__ = ["AwaitedStream", "Finished", "Started", "gives_stream"]
@@ -84,10 +84,7 @@ class _Items:
             async for item in items:
                 yield item
         finally:
-            close = getattr(items, "aclose", None) or getattr(items, "close", None)
-            closed = close() if close is not None else None
-            if inspect.isawaitable(closed):
-                await closed
+            await end(items)
 
 
 class Started:
@@ -141,7 +138,10 @@ class _Begun(AsyncGenerator[Any, Any]):
 
     async def athrow(self, *error: Any) -> Any:
         self._first.clear()
-        return await self._items.athrow(*error)
+        try:
+            return await self._items.athrow(*error)
+        finally:
+            del error  # its traceback holds this frame
 
     async def aclose(self) -> None:
         self._first.clear()

@@ -73,7 +73,7 @@ async def produce(this: Any, args: Any, kwargs: Any, deadline: float | None, dim
     if RETRY:
         tries = counted()  # the number of the call; after a failure, what is known of its attempts
     while True:
-        if BREAKER or CONCURRENCY or RECORD or STREAM:
+        if BREAKER or CONCURRENCY or RECORD or STREAM or FALLBACK:
             permit = slot = token = result = None
         if MEMORY or STREAM or THREAD:
             claim = True  # nothing to give back
@@ -109,8 +109,8 @@ async def produce(this: Any, args: Any, kwargs: Any, deadline: float | None, dim
         except BaseException as error:
             if BREAKER:
                 breaker_failed(permit, error)
-            if RECORD and token is not None:
-                from_within(error)
+            if RECORD or FALLBACK:
+                from_within(error, token)
             if STREAM and result is not None:
                 await result.close()
             if THREAD:

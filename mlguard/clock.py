@@ -1,7 +1,8 @@
 """Time and sizes: the one clock everything reads, and the words for durations ("30s") and sizes ("256MiB").
 
 Everything in mlguard that reads the time or sleeps goes through this module's `now`, `sleep` and `sleep_async`, as
-`clock.now()`. `mlguard.testing` replaces those three names, and nothing else, to make time stand still.
+`clock.now()`. `mlguard.testing` replaces those three names to make time stand still, and for waits that somebody else
+may end the three in `mlguard.resilience.alarms`.
 """
 
 from __future__ import annotations

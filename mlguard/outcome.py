@@ -11,8 +11,9 @@ import errno
 import socket
 import ssl
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 from mlguard.errors import (
     CircuitOpenError,
@@ -25,14 +26,15 @@ from mlguard.errors import (
     RejectedError,
 )
 
-__all__ = ["Disposition", "Failure", "classify", "disposition_of", "from_within", "status_of"]
+__all__ = ["Disposition", "Failure", "classify", "disposition_of", "from_within", "members_of", "status_of"]
 
 
 class Failure(StrEnum):
     """What kind of failure an exception is."""
 
     INVALID_INPUT = "invalid_input"
-    """The caller's fault; the function did not run. Never retried, never a breaker failure."""
+    """The caller's fault; the function did not run. Never retried, never a breaker failure. What a guarded function
+    further in refused is the fault of the one around it, so `PERMANENT`."""
     INVALID_OUTPUT = "invalid_output"
     """The function's result breaks its schema. Retried only with ``Retry(on_invalid_output=True)``."""
     TRANSIENT = "transient"
@@ -63,6 +65,7 @@ class Disposition(StrEnum):
 
 
 _WITHIN = "__mlguard_within__"
+_DEEPEST = 8
 _LOST = (
     ConnectionError,
     TimeoutError,
@@ -114,9 +117,34 @@ _AWS_THROTTLED = {
 
 
 def classify(error: BaseException) -> Failure:
-    """The kind of failure an exception is."""
-    if not isinstance(error, Exception) or isinstance(error, asyncio.CancelledError):
+    """The kind of failure an exception is. A group, as `asyncio.TaskGroup` raises it, is what its worst member is."""
+    if not isinstance(error, Exception) or issubclass(type(error), asyncio.CancelledError):
         return Failure.CANCELLED
+    try:
+        if issubclass(type(error), ExceptionGroup):
+            return _worst([classify(member) for member in members_of(error)])
+        return _kind_of(error)
+    except Exception:  # an exception whose own class or attributes fail
+        return Failure.PERMANENT
+
+
+def members_of(error: Exception) -> Iterator[Exception]:
+    """The exceptions in a group, and in the groups in it; any other exception is alone."""
+    if issubclass(type(error), ExceptionGroup):  # not isinstance: an exception's own __class__ may fail
+        for member in cast("ExceptionGroup[Exception]", error).exceptions:
+            yield from members_of(member)
+    else:
+        yield error
+
+
+def _worst(kinds: list[Failure]) -> Failure:
+    """What the same call would fail with again, before what may pass."""
+    if set(kinds) <= {Failure.TRANSIENT, Failure.THROTTLED}:
+        return Failure.THROTTLED if Failure.THROTTLED in kinds else Failure.TRANSIENT
+    return kinds[0] if len(set(kinds)) == 1 and kinds[0] is not Failure.INVALID_INPUT else Failure.PERMANENT
+
+
+def _kind_of(error: Exception) -> Failure:
     if isinstance(error, GuardError):
         return _own(error)
     status = status_of(error)
@@ -146,9 +174,16 @@ def status_of(error: BaseException) -> int | None:
     return next((int(status) for status in candidates if isinstance(status, int) and 100 <= status <= 599), None)
 
 
-def from_within(error: BaseException) -> None:
-    """Notes that a guard's refusal came out of a guarded function: for the guards around it the function failed."""
-    if isinstance(error, GuardError):
+def from_within(error: BaseException, entered: Any = True) -> None:
+    """Notes that a guard's refusal came out of a guarded function: for the guards around it the function failed.
+
+    Args:
+        error: What an attempt ended with.
+        entered: None where the function may not have been entered. Invalid input is from within all the same, because
+            the function's own was refused before the attempt.
+    """
+    kind = type(error)  # not isinstance: an exception's own __class__ may fail
+    if issubclass(kind, InvalidInputError) or (entered is not None and issubclass(kind, GuardError)):
         object.__setattr__(error, _WITHIN, True)
 
 
@@ -159,7 +194,7 @@ def disposition_of(error: BaseException) -> Disposition:
     if _attribute(error, _WITHIN):
         return Disposition.FAILED
     for cls, disposition in _DISPOSITIONS.items():
-        if isinstance(error, cls):
+        if issubclass(type(error), cls):
             return disposition
     return Disposition.FAILED
 
@@ -174,7 +209,7 @@ _DISPOSITIONS: dict[type[Exception], Disposition] = {
 
 def _own(error: GuardError) -> Failure:
     if isinstance(error, InvalidInputError):
-        return Failure.INVALID_INPUT
+        return Failure.PERMANENT if _attribute(error, _WITHIN) else Failure.INVALID_INPUT
     if isinstance(error, InvalidOutputError):
         return Failure.INVALID_OUTPUT
     if isinstance(error, RejectedError):
@@ -185,8 +220,20 @@ def _own(error: GuardError) -> Failure:
 
 
 def _lost_connection(error: Exception) -> bool:
+    if any(issubclass(type(each), ssl.SSLCertVerificationError) for each in _causes(error)):
+        return False  # httpx raises the same for it as for a lost connection
     reason = _attribute(error, "reason")  # urllib.error.URLError wraps the socket's error
     return any(_lost(each) for each in (error, reason) if isinstance(each, Exception))
+
+
+def _causes(error: Any) -> Iterator[Any]:
+    """The exception, and what it was raised from."""
+    for _ in range(_DEEPEST):
+        if error is None:
+            return
+        yield error
+        by_httpcore = type(error).__module__.startswith("httpcore")  # which names no cause
+        error = _attribute(error, "__context__" if by_httpcore else "__cause__")
 
 
 def _lost(error: Exception) -> bool:

@@ -7,10 +7,19 @@ items is in `stream` in `call.py`. Coroutine functions that return an async iter
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from typing import Any
 
-__all__ = ["END", "AsyncOpened", "Opened", "Opener", "first_checked", "opened_fallback", "opened_fallback_async"]
+__all__ = [
+    "END",
+    "AsyncOpened",
+    "Opened",
+    "Opener",
+    "end",
+    "first_checked",
+    "opened_fallback",
+    "opened_fallback_async",
+]
 
 
 class _End:
@@ -110,7 +119,8 @@ class AsyncOpened(_Lease):
         return item
 
     async def close(self) -> None:
-        if self._items is not None:
+        # An event loop that ends closes every generator that was left open, this one and the one around it, at once.
+        if self._items is not None and not getattr(self._items, "ag_running", False):
             await self._items.aclose()
 
 
@@ -138,6 +148,14 @@ class Opener:
             raise
 
 
+async def end(items: Any) -> None:
+    """Closes what was iterated with ``async for``, where it can be closed: clients name it differently."""
+    close = getattr(items, "aclose", None) or getattr(items, "close", None)
+    closed = close() if close is not None else None
+    if inspect.isawaitable(closed):
+        await closed
+
+
 class first_checked:  # noqa: N801 - reads as a function, is a class so that it pickles
     """The output check of `produce` for a stream: its first item, where it has one."""
 
@@ -150,15 +168,28 @@ class first_checked:  # noqa: N801 - reads as a function, is a class so that it 
 
 
 def opened_fallback(value: Any) -> Opened:
-    """A fallback as a stream: the items of a generator, or any other value as the only item."""
-    items = value if inspect.isgenerator(value) else _only(value)
+    """A fallback as a stream: the items of a generator or iterator, or any other value as the only item."""
+    items = value if inspect.isgenerator(value) else _each(value) if isinstance(value, Iterator) else _only(value)
     return Opener(lambda: items).open()
 
 
 async def opened_fallback_async(value: Any) -> AsyncOpened:
-    """The same for an async generator."""
-    items = value if inspect.isasyncgen(value) else _only_async(value)
-    return await Opener(lambda: items).open_async()
+    """The same for an async generator, of whatever can be iterated with ``async for``."""
+    if not isinstance(value, AsyncGenerator):  # a client's own stream, or a value
+        value = _each_async(value) if hasattr(type(value), "__aiter__") else _only_async(value)
+    return await Opener(lambda: value).open_async()
+
+
+def _each(items: Iterator[Any]) -> Generator[Any, Any, None]:
+    yield from items
+
+
+async def _each_async(items: Any) -> AsyncGenerator[Any, Any]:
+    try:
+        async for item in items:
+            yield item
+    finally:
+        await end(items)
 
 
 def _only(value: Any) -> Generator[Any, Any, None]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import inspect
 import pickle
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator
 from typing import Annotated, Any
 
@@ -276,3 +278,61 @@ class TestWithoutAnAnnotation:
             @guarded(concurrency=Concurrency(max_concurrent=1))
             def words() -> Iterator[str]:
                 return iter("ab")
+
+
+async def test_what_is_thrown_in_is_not_kept() -> None:
+    """An exception that the consumer throws into a stream is free once it is dropped, and the arguments with it."""
+
+    class Batch: ...
+
+    @guarded
+    async def chat(batch: Batch) -> AsyncIterator[int]:
+        async def items() -> AsyncIterator[int]:
+            yield len(repr(batch))
+
+        return items()
+
+    batch = Batch()
+    kept = weakref.ref(batch)
+    gc.disable()
+    try:
+        stream: Any = await chat(batch)
+        with contextlib.suppress(KeyError):
+            await stream.athrow(KeyError())
+        del batch, stream
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
+class TestFallbackStreams:
+    @pytest.mark.parametrize("kind", ["guarded", "client"])
+    async def test_streams_of_other_kinds(self, kind: str) -> None:
+        """A fallback may be a guarded function of the same shape, or a client's own stream, which is closed."""
+        closed = []
+
+        class Client:
+            def __init__(self) -> None:
+                self.items = [1, 2]
+
+            def __aiter__(self) -> Client:
+                return self
+
+            async def __anext__(self) -> int:
+                if not self.items:
+                    raise StopAsyncIteration
+                return self.items.pop(0)
+
+            async def close(self) -> None:
+                closed.append(kind)
+
+        @guarded
+        async def small() -> AsyncIterator[int]:
+            return Client()
+
+        @guarded(fallback=small if kind == "guarded" else Client)
+        async def large() -> AsyncIterator[int]:
+            raise ConnectionError
+
+        assert [item async for item in await large()] == [1, 2]
+        assert closed == [kind]

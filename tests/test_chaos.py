@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, NamedTuple
 
+import cloudpickle
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -32,6 +33,9 @@ from mlguard import (
     guarded,
     testing,
 )
+from mlguard.batch import Batch
+from mlguard.memory.parts import Parts
+from mlguard.target import Target
 from mlguard.testing import changes, chaos, delays, fails, hangs, nan, wrong_shape
 from mlguard.testing.faults import misshapen, with_nan
 
@@ -373,3 +377,102 @@ def test_errors_as_given() -> None:
         assert caught.value is kept
         with pytest.raises(ValueError, match="made"):
             one(1)
+
+
+class TestOnStreams:
+    def test_what_is_thrown_in_arrives(self) -> None:
+        """A struck generator is still the user's: what its consumer throws reaches it."""
+
+        @guarded
+        def items() -> Iterator[str]:
+            try:
+                yield "one"
+            except KeyError:
+                yield "caught"
+
+        with chaos(changes(lambda item, chance: item.upper()), on=items):
+            stream: Any = items()
+            assert [next(stream), stream.throw(KeyError())] == ["ONE", "caught"]
+
+    async def test_what_is_thrown_in_arrives_async(self) -> None:
+        """So is a struck async generator."""
+
+        @guarded
+        async def items() -> AsyncIterator[str]:
+            try:
+                yield "one"
+            except KeyError:
+                yield "caught"
+
+        with chaos(changes(lambda item, chance: item.upper()), on=items):
+            stream: Any = items()
+            assert [await anext(stream), await stream.athrow(KeyError())] == ["ONE", "caught"]
+            await stream.aclose()
+
+    async def test_a_clients_stream_is_closed(self) -> None:
+        """What a coroutine function returned is closed after its chaos as without it, and struck at its end as well."""
+        closed = []
+
+        class Client:
+            async def items(self) -> AsyncIterator[int]:
+                try:
+                    yield 1
+                    yield 2
+                finally:
+                    closed.append(1)
+
+        @guarded
+        async def chat() -> AsyncIterator[int]:
+            return Client().items()
+
+        with chaos(changes(lambda item, chance: -item, after=1), on=chat):
+            stream: Any = await chat()
+            assert [await anext(stream), await anext(stream)] == [1, -2]
+            await stream.aclose()
+        assert closed == [1]
+        with chaos(fails(KeyError, after=2), on=chat), pytest.raises(KeyError):
+            _ = [item async for item in await chat()]
+        assert closed == [1, 1]
+
+    async def test_after_where_nothing_streams(self) -> None:
+        """A coroutine function without items meets such a fault when it has run: what is counted has happened."""
+        with chaos(fails(KeyError, after=3)) as met:
+
+            @guarded
+            async def one() -> int:
+                return 1
+
+            with pytest.raises(KeyError):
+                await one()
+        assert met.met.total() == 1
+
+
+class TestAgain:
+    def test_entered_again(self) -> None:
+        """A chaos that is entered again strikes as it did the first time, and never twice at once."""
+        one = identity()
+        faults = chaos(fails(KeyError, calls={2}), on=one)
+        for _ in range(2):
+            with faults:
+                assert one(1) == 1
+                with pytest.raises(KeyError):
+                    one(1)
+                with pytest.raises(PolicyError, match="at work already"), faults:
+                    raise AssertionError
+            assert (faults.met.total(), faults.attempts.total()) == (1, 2)
+
+    def test_pickled_meanwhile(self) -> None:
+        """A function that is pickled by value while chaos is at work is whole where it arrives."""
+        one = identity()
+        with chaos(fails(KeyError), on=one):
+            there = cloudpickle.loads(cloudpickle.dumps(one))
+            assert there(3) == 3
+        assert there(4) == 4
+
+    def test_parts_of_a_batch(self) -> None:
+        """A call that the memory guard runs in parts meets its faults in each of them."""
+        target = Target(lambda x: x)
+        parts = Parts(target, Batch(target, "x"), lambda args, kwargs: 1)
+        target.inside = lambda x: -x
+        assert parts.call((2,), {}) == -2
+        assert parts.in_parts(None)(2) == -2

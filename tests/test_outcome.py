@@ -13,6 +13,7 @@ import urllib.error
 from email.message import Message
 from typing import Any
 
+import httpcore
 import httpx
 import pytest
 
@@ -179,3 +180,52 @@ def test_status() -> None:
 def test_disposition(error: BaseException, disposition: Disposition) -> None:
     """The event tells a refusal from a failure, and a cancellation from both."""
     assert disposition_of(error) is disposition
+
+
+def test_a_wrong_certificate() -> None:
+    """A certificate that can't be verified now can't be verified soon, whatever a client raises for it."""
+    error = httpx.ConnectError("certificate verify failed")
+    error.__cause__ = httpcore.ConnectError()
+    error.__cause__.__context__ = ssl.SSLCertVerificationError()
+    assert classify(error) is Failure.PERMANENT
+    error.__cause__.__context__ = error  # a circle
+    assert classify(error) is Failure.TRANSIENT
+    elsewhere = ConnectionError()
+    elsewhere.__context__ = ssl.SSLCertVerificationError()  # met before, and dealt with
+    assert classify(elsewhere) is Failure.TRANSIENT
+
+
+class TestGroups:
+    """What `asyncio.TaskGroup` raises."""
+
+    @pytest.mark.parametrize(
+        ("members", "failure"),
+        [
+            ([ConnectionError(), TimeoutError()], Failure.TRANSIENT),
+            ([ConnectionError(), httpx_status(429)], Failure.THROTTLED),
+            ([ConnectionError(), KeyError()], Failure.PERMANENT),
+            ([ConnectionError(), ExceptionGroup("inner", [KeyError()])], Failure.PERMANENT),
+            ([CircuitOpenError("open")], Failure.REJECTED),
+            ([CircuitOpenError("open"), ConnectionError()], Failure.PERMANENT),
+            ([INVALID_INPUT], Failure.PERMANENT),
+        ],
+    )
+    def test_worst_member(self, members: list[Exception], failure: Failure) -> None:
+        """A group may pass only where each of its members may."""
+        assert classify(ExceptionGroup("group", [ExceptionGroup("inner", members)])) is failure
+
+    def test_exits_in_it(self) -> None:
+        """A group that holds an exit is one."""
+        assert classify(BaseExceptionGroup("group", [ConnectionError(), KeyboardInterrupt()])) is Failure.CANCELLED
+
+
+class TestHostile:
+    def test_class_that_fails(self) -> None:
+        """An exception whose own class or attributes raise is a permanent failure of the call, and hides nothing."""
+
+        class Hostile(Exception):
+            def __getattribute__(self, name: str) -> Any:
+                raise RuntimeError(name)
+
+        assert classify(Hostile()) is Failure.PERMANENT
+        assert disposition_of(Hostile()) is Disposition.FAILED

@@ -7,11 +7,13 @@ import contextlib
 import gc
 import weakref
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
 from mlguard import Breaker, Concurrency, InvalidOutputError, Monitor, Retry, Timeout, guarded, testing, time_left
 from mlguard.errors import ConcurrencyLimitError, DeadlineExceededError
+from mlguard.streams import Opener
 
 
 def test_the_slot_is_held_to_the_last_item() -> None:
@@ -435,3 +437,37 @@ def test_the_event_of_a_stream_that_fails_counts_its_items() -> None:
         ("failed", 2),
         ("cancelled", 1),
     ]
+
+
+def test_a_fallback_that_gives_an_iterator() -> None:
+    """A plain iterator as a stream's fallback gives its items, like a generator."""
+
+    @guarded(fallback=lambda: iter([1, 2]))
+    def items() -> Iterator[int]:
+        raise ConnectionError
+        yield 0
+
+    assert list(items()) == [1, 2]
+
+
+async def test_closed_by_others_as_well() -> None:
+    """A generator that is being closed by somebody else, as by an event loop that ends, is no failure of the stream."""
+    closing = asyncio.Event()
+
+    async def inner() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await closing.wait()
+
+    items: Any = inner()
+
+    def give() -> Any:
+        return items
+
+    opened = await Opener(give).open_async()
+    other = asyncio.create_task(items.aclose())
+    await asyncio.sleep(0)
+    await opened.close()
+    closing.set()
+    await other

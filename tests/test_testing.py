@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
-from mlguard import Cache, InvalidInputError, Monitor, Retry, clock, guarded, testing
+from mlguard import Breaker, Cache, CircuitOpenError, InvalidInputError, Monitor, Retry, clock, guarded, testing
 
 
 @guarded(cache=Cache(ttl=30), retry=Retry(max_retries=3, initial_delay=5, jitter=False), monitor=Monitor())
@@ -160,3 +160,26 @@ def test_fake_clock() -> None:
 async def _now_async() -> float:
     await clock.sleep_async(0)
     return clock.now()
+
+
+def test_a_fake_clock_goes_on_from_the_real_one() -> None:
+    """What began before a FakeClock goes on under it and after it: an open circuit closes in its time, not in hours."""
+    working = [False]
+
+    @guarded(breaker=Breaker(minimum_calls=1, open_for="5m"))
+    def shaky() -> int:
+        if not working[0]:
+            raise ConnectionError
+        return 1
+
+    with pytest.raises(ConnectionError):
+        shaky()
+    working[0] = True
+    with testing.FakeClock() as time:
+        assert time.now() == int(time.now())
+        with pytest.raises(CircuitOpenError) as refused:
+            shaky()
+        assert 290 < (refused.value.retry_after or 0) <= 300
+        time.advance("5m")
+        assert shaky() == 1
+    assert shaky() == 1

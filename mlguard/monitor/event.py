@@ -116,6 +116,11 @@ class Event(BaseModel):
     """How many violations there were."""
     validation_check: Literal["sample", "metadata"] | None = _keyed("mlguard.validation.check")
     """Some values of arrays or tables were not looked at: a bounded sample was, or class, dtype and shape only."""
+    anomalies: list[str] | None = Field(default=None, alias="mlguard.anomalies", max_length=16)
+    """Inputs and predictions that training never saw, by the profile of `drift`: outside the trained range, an unseen
+    category, unusually many missing values. Fields and bounds of the profile, no value of the call."""
+    anomaly_count: int | None = Field(default=None, alias="mlguard.anomaly_count", ge=1)
+    """How many there were."""
     chaos: str | None = _keyed("mlguard.chaos")
     """What `mlguard.testing.chaos` did to the last attempt that it struck. Only in tests."""
     rejected_rows: int | None = _keyed("mlguard.rejected_rows")

@@ -9,13 +9,14 @@ import logging
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import Field, ValidationError
 
 from mlguard import clock
 from mlguard.clock import Duration
 from mlguard.context import Call
+from mlguard.drift.section import DriftSetting, or_a_path
 from mlguard.errors import GuardError, InvalidInputError, InvalidOutputError
 from mlguard.forks import in_children
 from mlguard.monitor import failures
@@ -26,6 +27,9 @@ from mlguard.monitor.summaries import plain, summarise
 from mlguard.outcome import Disposition, disposition_of
 from mlguard.section import Section
 from mlguard.target import Target
+
+if TYPE_CHECKING:
+    from mlguard.drift.detector import Detector
 
 __all__ = ["Monitor", "Reporter"]
 
@@ -68,6 +72,9 @@ class Monitor(Section):
     input from a broken model."""
     slow_call: Duration | None = None
     """From this duration on a call is slow: always written, and counted. None: no call is."""
+    drift: DriftSetting = Field(default=None, json_schema_extra=or_a_path)
+    """Compare inputs and predictions with a profile of the training data: its path, or a `Drift` section. None: not,
+    because only who trained the model has the profile."""
 
 
 class Reporter:
@@ -80,6 +87,7 @@ class Reporter:
         fingerprint: A digest of the policy, for the event.
         model_version: For the event; a callable is asked for every event.
         watch: Asked for further facts, by event key, when an event is built; what they return is JSON as it is.
+        drift: Counts the values of calls whose function ran, and says what training never saw.
     """
 
     def __init__(
@@ -91,8 +99,9 @@ class Reporter:
         fingerprint: str = "",
         model_version: str | Callable[[], str] | None = None,
         watch: tuple[Callable[[], Mapping[str, Any]], ...] = (),
+        drift: Detector | None = None,
     ) -> None:
-        self._made_of = (target, section, policy_name, fingerprint, model_version, watch)
+        self._made_of = (target, section, policy_name, fingerprint, model_version, watch, drift)
         self._target = target
         self._section = section
         self._log = section.log
@@ -102,6 +111,7 @@ class Reporter:
         self._summaries = section.summaries
         self._version = model_version if callable(model_version) else None
         self._watch = watch
+        self._drift = drift
         self._sink = Sink()
         self._parameters: _Parameters | None = None  # read at the first event, when annotations can be resolved
         about = {
@@ -138,12 +148,13 @@ class Reporter:
         slow = duration >= self._slow
         if slow:
             self._slow_calls += 1
+        odd = self._observe(this, args, kwargs, result) if self._drift is not None else None
         if not self._log:
             return
         violations = this.violations
         rate = self._rate
         if rate < 1.0:
-            if slow or this.degraded or violations is not None:
+            if slow or this.degraded or violations is not None or odd is not None:
                 rate = 1.0
             elif _chance.random() >= rate:
                 return
@@ -162,6 +173,8 @@ class Reporter:
                 event["mlguard.slow"] = True
             if violations is not None:
                 self._tell_violations(event, violations, self._known().words.violation)
+            if odd is not None:
+                event["mlguard.anomalies"], event["mlguard.anomaly_count"] = odd
             self._tell(event, this)
             if self._stream:
                 event["mlguard.items"] = result.count
@@ -186,6 +199,7 @@ class Reporter:
         name = failures.error_type(error)
         if disposition is not Disposition.CANCELLED:
             self._count_failure(name)
+        odd = self._observe(this, args, kwargs, None) if self._drift is not None else None
         if not self._log:
             return
         level, event_name = _level_of(disposition)
@@ -215,6 +229,8 @@ class Reporter:
                 event["mlguard.slow"] = True
             if suppressed:
                 event["mlguard.suppressed"] = suppressed
+            if odd is not None:
+                event["mlguard.anomalies"], event["mlguard.anomaly_count"] = odd
             self._tell(event, this)
             refused = disposition is Disposition.REJECTED_VALIDATION
             if disposition is not Disposition.CANCELLED:
@@ -337,6 +353,17 @@ class Reporter:
             item["ctx"]["count"] if item.get("type") == "more_violations" else 1 for item in found
         )
 
+    def _observe(self, this: Call, args: Any, kwargs: Any, result: Any) -> tuple[list[str], int] | None:
+        """Hands a call whose function ran on to drift; a fallback, a failure and a stream have no prediction."""
+        if not this.attempts or this.disposition == Disposition.CANCELLED or self._drift is None:
+            return None
+        try:
+            said = this.disposition == Disposition.EXECUTED and not self._stream
+            return self._drift.observe(args, kwargs, result, has_result=said)
+        except Exception as trouble:
+            self._count_trouble("drift", trouble)
+            return None
+
     def _tell_inputs(self, event: dict[str, Any], args: Any, kwargs: Any) -> None:
         try:
             for (key, hidden), value in self._known().named(args, kwargs):
@@ -453,7 +480,14 @@ def _remade(
     fingerprint: str,
     model_version: str | Callable[[], str] | None,
     watch: tuple[Callable[[], Mapping[str, Any]], ...],
+    drift: Detector | None,
 ) -> Reporter:
     return Reporter(
-        target, section, policy_name=policy_name, fingerprint=fingerprint, model_version=model_version, watch=watch
+        target,
+        section,
+        policy_name=policy_name,
+        fingerprint=fingerprint,
+        model_version=model_version,
+        watch=watch,
+        drift=drift,
     )

@@ -22,9 +22,9 @@ from pydantic import AfterValidator, Field
 
 from mlguard import clock
 from mlguard.clock import Duration
-from mlguard.errors import CircuitOpenError, PolicyError
+from mlguard.errors import CircuitOpenError, InvalidInputError, PolicyError
 from mlguard.forks import renew_in_children
-from mlguard.outcome import Failure, classify, status_of
+from mlguard.outcome import Failure, classify, members_of, status_of
 from mlguard.resilience.counting import Steps
 from mlguard.section import Section
 from mlguard.target import Target
@@ -34,6 +34,14 @@ __all__ = ["Breaker", "CircuitBreaker"]
 _log = structlog.get_logger("mlguard.breaker")
 _BUCKETS: Final = 10
 _NEITHER: Final = (Failure.INVALID_INPUT, Failure.REJECTED, Failure.CANCELLED)
+
+
+def _answered(error: BaseException) -> bool:
+    """Whether the callee did answer, or the caller's own data were refused before it was asked."""
+    return all(
+        status_of(each) is not None or issubclass(type(each), InvalidInputError)
+        for each in (members_of(error) if isinstance(error, Exception) else (error,))
+    )
 
 
 def _some_time(value: float) -> float:
@@ -143,7 +151,7 @@ class CircuitBreaker:
         if permit is None:
             return
         kind = classify(error)
-        if kind in _NEITHER or (kind is Failure.PERMANENT and status_of(error) is not None):
+        if kind in _NEITHER or (kind is Failure.PERMANENT and _answered(error)):
             self._give_back(permit)
         else:
             self._count_failure(permit, type(error).__name__)
@@ -264,7 +272,11 @@ class CircuitBreaker:
     def _changed(self, to: str, now: float, **figures: Any) -> None:
         """Notes a change of state, for `_tell` once the lock is free."""
         self._changes[to] += 1
-        self._news.append({"event": f"mlguard.breaker.{to}", "lasted": round(now - self._since, 3), **figures})
+        told: dict[str, Any] = {"event": f"mlguard.breaker.{to}", "code.function.name": self._target.name}
+        if self._section.scope is not None:
+            told["mlguard.breaker.scope"] = self._section.scope
+        figures = {"lasted": round(now - self._since, 3), **figures}
+        self._news.append(told | {f"mlguard.breaker.{name}": value for name, value in figures.items()})
         self._since = now
 
     def _tell(self) -> None:
@@ -276,7 +288,7 @@ class CircuitBreaker:
                 return
             say = _log.warning if news["event"] == "mlguard.breaker.opened" else _log.info
             try:
-                say(news.pop("event"), function=self._target.name, scope=self._section.scope, **news)
+                say(news.pop("event"), **news)
             except Exception:  # a logging set-up that fails must not fail a call
                 self._log_failures += 1
 

@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field
 from mlguard.context import Call, current, leave
 from mlguard.errors import InvalidOutputError, PolicyError
 from mlguard.outcome import Disposition, Failure, classify, from_within
+from mlguard.resilience.error_paths import path_of
 from mlguard.section import Section
 from mlguard.target import Target
 
@@ -183,7 +184,7 @@ class SafeDefault:
         if this is not None:
             this.degraded = True
             this.disposition = Disposition.FALLBACK
-            this.tell(error__type=type(error).__name__)
+            this.tell(error__type=path_of(type(error)))
         return value
 
     def _check_beforehand(self) -> None:

@@ -37,7 +37,10 @@ def give_up_on(error: Exception, mark: str) -> None:
 
 def given_up_within(error: Exception, mark: str, call: int, this: Call | None) -> bool:
     """Whether a guard further in gave up on this failure during this call of the guard of this mark."""
-    found = vars(error).get(_MARK)
+    try:
+        found = vars(error).get(_MARK)
+    except Exception:  # some exceptions have attributes that fail
+        return False
     if found is None or found[0] == mark:
         return False
     _, around, where, when = found

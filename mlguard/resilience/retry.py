@@ -22,7 +22,7 @@ from mlguard.clock import Duration
 from mlguard.context import Call, ambient_deadline
 from mlguard.errors import InvalidInputError, InvalidOutputError, PolicyError, RejectedError
 from mlguard.forks import renew_in_children
-from mlguard.outcome import Failure, classify
+from mlguard.outcome import Failure, classify, members_of
 from mlguard.resilience.counting import Steps
 from mlguard.resilience.error_paths import error_at, path_of
 from mlguard.resilience.given_up import give_up_on, given_up_within
@@ -207,7 +207,7 @@ class Retrying:
         if not isinstance(error, Exception) or not self._retryable(error):
             return None
         call, made = (tries, 1) if isinstance(tries, int) else (tries.call, tries.made + 1)
-        if given_up_within(error, self.mark, call, this):
+        if any(given_up_within(each, self.mark, call, this) for each in members_of(error)):
             if this is not None:
                 this.tell(mlguard__retry__stopped="retried_within", mlguard__retry__last_error=type(error).__name__)
             return None
@@ -286,18 +286,25 @@ class Retrying:
         return Retrying, (self._target, self._section)
 
     def _retryable(self, error: Exception) -> bool:
-        if isinstance(error, InvalidOutputError):
+        if issubclass(type(error), ExceptionGroup):
+            return all(self._one_retryable(each, isinstance(error, self._classes)) for each in members_of(error))
+        return self._one_retryable(error)
+
+    def _one_retryable(self, error: Exception, of_such_a_group: bool = False) -> bool:
+        kind, cls = classify(error), type(error)  # not isinstance: an exception's own __class__ may fail
+        if issubclass(cls, InvalidOutputError):
             return self._section.on_invalid_output
-        if isinstance(error, _NEVER):
+        if issubclass(cls, _NEVER) or kind is Failure.REJECTED:
             return False
-        kind = classify(error)
-        if kind is Failure.REJECTED:
-            return False
-        return (self._transient and kind in (Failure.TRANSIENT, Failure.THROTTLED)) or isinstance(error, self._classes)
+        if of_such_a_group or issubclass(cls, self._classes):
+            return True
+        return self._transient and kind in (Failure.TRANSIENT, Failure.THROTTLED)
 
     def _pause(self, made: int, error: Exception) -> float:
         pause = self._tenacity.wait(self._state(made))
-        asked = retry_after(error) if self._section.respect_retry_after else None
+        asked = None
+        if self._section.respect_retry_after:
+            asked = max((each for each in map(retry_after, members_of(error)) if each is not None), default=None)
         return pause if asked is None else min(asked + pause, self._max_delay)
 
     def _stopped(self, made: int, pause: float, deadline: float | None) -> str | None:

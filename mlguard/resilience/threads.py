@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["MOST_LEFT", "Threads", "TimeIsUpError"]
 
 MOST_LEFT: Final = 32
-"""Threads of one function that may run on after their callers went. Beyond, something hangs, and every further call
-would only add a thread and its arguments."""
+"""Threads of one function that run on after their callers went, at which no further call starts: something hangs, and
+each would only add a thread and its arguments. Calls that run already may still add theirs."""
 IDLE: Final = 10.0
 """Seconds after which a thread without work ends."""
 
@@ -60,8 +60,8 @@ class Threads:
                 self.counts["refused"] += 1
             raise ConcurrencyLimitError(
                 f"{self._owner.target.name}: not called, because {self.left_now} threads of earlier calls still run "
-                f"although their time was up; at most {MOST_LEFT} may. Fix: find what hangs there, and give the client "
-                "it calls a timeout (mlguard.time_left()).",
+                f"although their time was up, and from {MOST_LEFT} on no further one starts. Fix: find what hangs "
+                "there, and give the client it calls a timeout (mlguard.time_left()).",
                 retry_after=1.0,
             )
         return functools.partial(self._run, run)
@@ -72,7 +72,11 @@ class Threads:
         held = [] if claim is True else [(memory_exit, claim)]
         if slot is not None:
             held.append((slot_exit, slot))
-        return (slot, claim) if attempt is None or not attempt.inherits(held) else (None, True)
+        if attempt is None or not attempt.inherits(held):
+            return slot, claim
+        if claim is not True:
+            claim.detach()
+        return None, True
 
     def stats(self) -> dict[str, int]:
         with self._lock:
@@ -106,8 +110,8 @@ class Threads:
         this = current.get()
         assert this is not None and this.deadline is not None  # noqa: S101, PT018 - a policy of threads has a limit
         attempt = _Attempt(self, this, run, args, kwargs)
+        _start(attempt)  # which may fail, at the machine's limit of threads: then nothing runs, and nothing is left
         try:
-            _start(attempt)
             ended = alarms.acquire(attempt.done, this.deadline - clock.now())
         except BaseException:  # Ctrl-C
             if attempt.is_left():

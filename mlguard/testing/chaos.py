@@ -16,6 +16,7 @@ from mlguard import clock
 from mlguard.context import current
 from mlguard.errors import PolicyError
 from mlguard.handle import Handle
+from mlguard.streams import end
 from mlguard.target import Kind, Target
 from mlguard.testing.faults import Fault
 from mlguard.wrapper import surround
@@ -45,7 +46,7 @@ def chaos(*faults: Fault, on: Any = None, seed: int | str = 0, key: Callable[...
         PolicyError: A function is not guarded, or the rates are more than the whole.
     """
     functions = None if on is None else list(on) if isinstance(on, Iterable) else [on]
-    return Chaos(faults, functions, seed, key)
+    return Chaos(_checked(faults), functions, seed, key)
 
 
 class Chaos:
@@ -58,7 +59,7 @@ class Chaos:
         """How often each fault happened, by its name."""
         self.attempts: Counter[str] = Counter()
         """How many attempts there were, by the name of the function, or by key."""
-        self._faults = _checked(faults)
+        self._faults = faults
         self._targets = None if functions is None else [_target_of(function) for function in functions]
         self._seed = seed
         self._key = key
@@ -68,6 +69,10 @@ class Chaos:
         self._began = 0.0
 
     def __enter__(self) -> Self:
+        if self in _active:
+            raise PolicyError("chaos() is at work already. Fix: enter it once, or make another with chaos().")
+        self.met.clear()
+        self.attempts.clear()
         self._over.clear()
         self._began = clock.now()
         _active.append(self)
@@ -83,6 +88,9 @@ class Chaos:
         for loop, waiter in hung:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_wake, waiter)
+
+    def __reduce__(self) -> Any:
+        return _none, ()  # a function that is pickled meanwhile is whole in the other process
 
     def drawn(self, key: Any, number: int, elapsed: float = 0.0) -> str | None:
         """The name of the fault that attempt number `number` of a key, or of a function's name, meets; None: none."""
@@ -123,6 +131,8 @@ class Chaos:
             result = await function(*args, **kwargs)
             if hasattr(result, "__aiter__") and (fault.after or fault.change is not None):
                 return self._struck(result, fault, chance)
+            if fault.after:  # no stream, so there is nothing to come after
+                await self._strike_async(fault)
             return result if fault.change is None else fault.change(result, chance)
 
         return attempt
@@ -130,28 +140,38 @@ class Chaos:
     async def _struck(self, items: Any, fault: Fault, chance: random.Random) -> Any:
         """What a coroutine function returned to be iterated, with what goes wrong at one item."""
         count = 0
-        async for item in items:
-            if count == fault.after and count:
-                await self._strike_async(fault)
-            yield fault.change(item, chance) if count == fault.after and fault.change is not None else item
-            count += 1
+        try:
+            async for item in items:
+                yield fault.change(item, chance) if count == fault.after and fault.change is not None else item
+                count += 1
+                if count == fault.after:
+                    await self._strike_async(fault)
+        finally:
+            await end(items)
 
     def _generator(self, target: Target, function: Callable[..., Any]) -> Callable[..., Any]:
         def attempt(*args: Any, **kwargs: Any) -> Any:
             fault, chance = self._meet(target, args, kwargs)
-            items, sent, count = function(*args, **kwargs), None, 0
+            items, sent, thrown, count = function(*args, **kwargs), None, None, 0
             try:
                 while True:
                     if fault is not None and count == fault.after:
                         self._strike(fault)
                     try:
-                        item = items.send(sent)
-                    except StopIteration as end:
-                        return end.value
+                        item = items.send(sent) if thrown is None else items.throw(thrown)
+                    except StopIteration as ended:
+                        return ended.value
+                    finally:
+                        thrown = None  # its traceback holds this frame
                     if fault is not None and count == fault.after and fault.change is not None:
                         item = fault.change(item, chance)
                     count += 1
-                    sent = yield item
+                    try:
+                        sent = yield item
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:
+                        thrown = error
             finally:
                 items.close()
 
@@ -160,19 +180,26 @@ class Chaos:
     def _async_generator(self, target: Target, function: Callable[..., Any]) -> Callable[..., Any]:
         async def attempt(*args: Any, **kwargs: Any) -> Any:
             fault, chance = self._meet(target, args, kwargs)
-            items, sent, count = function(*args, **kwargs), None, 0
+            items, sent, thrown, count = function(*args, **kwargs), None, None, 0
             try:
                 while True:
                     if fault is not None and count == fault.after:
                         await self._strike_async(fault)
                     try:
-                        item = await items.asend(sent)
+                        item = await (items.asend(sent) if thrown is None else items.athrow(thrown))
                     except StopAsyncIteration:
                         return
+                    finally:
+                        thrown = None  # its traceback holds this frame
                     if fault is not None and count == fault.after and fault.change is not None:
                         item = fault.change(item, chance)
                     count += 1
-                    sent = yield item
+                    try:
+                        sent = yield item
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:
+                        thrown = error
             finally:
                 await items.aclose()
 
@@ -251,6 +278,10 @@ def _inside(target: Target) -> Callable[..., Any] | None:
         if each.covers(target):
             function = each.around(target, function or target.function)
     return function
+
+
+def _none() -> Chaos:
+    return Chaos((), [], 0, None)
 
 
 def _checked(faults: tuple[Fault, ...]) -> tuple[Fault, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -29,10 +30,14 @@ class FakeClock:
             predict(patient)
             time.advance(31)
             predict(patient)  # the cached answer has expired
+
+    Args:
+        start: Where it starts, in seconds. None: at the next whole second of the real one, so that what began before
+            goes on: a circuit that is open has about as long to go as it had.
     """
 
-    def __init__(self, start: float = 1_000.0) -> None:
-        self._now = start
+    def __init__(self, start: float | None = None) -> None:
+        self._now = float(math.ceil(clock.now())) if start is None else start
         self._lock = threading.Lock()
         self._previous: list[Any] = []
         self._alarms: list[tuple[float, int, _Alarm]] = []

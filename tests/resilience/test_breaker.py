@@ -470,8 +470,11 @@ class TestObservable:
             ("half_opened", "info"),
             ("closed", "info"),
         ]
-        assert events[0] | {"calls": 2, "failures": 2, "last_failure": "ConnectionError", "open_for": 10} == events[0]
-        assert (events[0]["scope"], events[2]["probe"], events[4]["lasted"]) == ("observed", True, 0)
+        assert events[0]["code.function.name"].endswith("work")
+        expected = {"calls": 2, "failures": 2, "last_failure": "ConnectionError", "open_for": 10, "scope": "observed"}
+        assert events[0] | {f"mlguard.breaker.{key}": value for key, value in expected.items()} == events[0]
+        assert (events[2]["mlguard.breaker.probe"], events[4]["mlguard.breaker.lasted"]) == (True, 0)
+        assert all("." in key for event in events for key in event if key not in ("event", "log_level"))
         stats = work.guard.stats()["breaker"]
         assert (stats["opened"], stats["half_opened"], stats["closed"]) == (2, 2, 1)
         assert stats["last_failure"] == "ConnectionError"

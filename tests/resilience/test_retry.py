@@ -261,6 +261,12 @@ class TestRetryAfter:
             ({"headers": {"retry-after": "2"}}, 2.0),
             ({"response": httpx.Response(429, headers={"retry-after": "7"})}, 7.0),
             ({"response": {"ResponseMetadata": {"HTTPHeaders": {"retry-after": "5"}}}}, 5.0),
+            ({"headers": {"RETRY-AFTER": "2"}}, 2.0),
+            ({"headers": {"retry-after-ms": "1500", "retry-after": "7"}}, 1.5),
+            ({"headers": {"retry-after-ms": "soon", "retry-after": "7"}}, 7.0),
+            ({"retry_after": "soon", "headers": {"retry-after": "7"}}, 7.0),
+            ({"headers": {"Retry-After": "9" * 400}}, 10.0),
+            ({"retry_after": 10**400}, 10.0),
             ({"retry_after": 120}, 10.0),
             ({"retry_after": -3}, 0.0),
         ],
@@ -277,7 +283,8 @@ class TestRetryAfter:
         theirs = datetime(2030, 1, 1, tzinfo=UTC)
         skewed = {"Retry-After": format_datetime(theirs + timedelta(seconds=5)), "Date": format_datetime(theirs)}
         ours = {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=6))}
-        for headers, least, most in ((skewed, 5.1, 5.1), (ours, 4.5, 6.2)):
+        garbled = {**ours, "Date": "yesterday"}
+        for headers, least, most in ((skewed, 5.1, 5.1), (ours, 4.5, 6.2), (garbled, 4.5, 6.2)):
             error = ConnectionError()
             vars(error)["headers"] = headers
             pause = decide(Retrying(target, Retry(jitter=False)), error=error).pause

@@ -364,3 +364,20 @@ def test_slots_of_one_tenant() -> None:
     until(lambda: hang.guard.stats()["timeout"]["threads"]["left_now"] == 0)
     time.sleep(0.01)
     assert hang("slow") == "slow"
+
+
+def test_a_thread_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the machine's limit of threads the call fails, and neither its slot nor a thread counts as left behind."""
+    work = in_thread(concurrency=Concurrency(max_concurrent=1))(lambda: 7)
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threads, "_idle", [])
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            work()
+    stats = work.guard.stats()
+    assert (stats["concurrency"]["in_use"], stats["timeout"]["threads"]["left_now"]) == (0, 0)
+    assert work() == 7

@@ -28,7 +28,7 @@ from mlguard import (
 @pytest.fixture
 def time() -> Iterator[testing.FakeClock]:
     started = real.monotonic()
-    with testing.FakeClock() as clock:
+    with testing.FakeClock(start=1_000) as clock:
         yield clock
     assert real.monotonic() - started < 20
 
