@@ -11,7 +11,7 @@ import functools
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import FunctionType
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
 import mlguard.call
 from mlguard import clock
@@ -64,11 +64,10 @@ class Pool:
         """The number of values, and what the ones used last say."""
         objects = dict(self._objects)
         last: list[Any] = sorted(objects, key=lambda value: -self._used.get(value, 0.0))[:_SHOWN]
-        return {
-            "per": self.per,
-            "values": len(objects),
-            "by_value": {shown(each[1]): objects[each].stats() for each in last},
-        }
+        hidden = _hides(self._made_of[1], self.per)
+        names = [f"hidden value {number}" if hidden else shown(each[1]) for number, each in enumerate(last, start=1)]
+        by_value = {name: objects[each].stats() for name, each in zip(names, last, strict=True)}
+        return {"per": self.per, "values": len(objects), "by_value": by_value}
 
     def reset(self) -> None:
         with self._lock:
@@ -198,3 +197,17 @@ def _tells_apart(value: Any) -> bool:
         return False
     own: Any = type(value).__hash__
     return own is not object.__hash__
+
+
+def _hides(target: Target, per: str) -> bool:
+    """Whether the schema says that the values of this argument, or of this field of one, are not to be shown."""
+    from mlguard.monitor.redaction import hides
+
+    name, *fields = per.split(".")
+    annotation = target.hints.get(name)
+    for field in fields:
+        if hides(annotation):
+            return True
+        model = getattr(annotation, "__origin__", annotation) if hasattr(annotation, "__metadata__") else annotation
+        annotation = get_type_hints(model, include_extras=True).get(field) if isinstance(model, type) else None
+    return hides(annotation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import cloudpickle
 import pytest
@@ -19,6 +19,7 @@ from mlguard import (
     ConcurrencyLimitError,
     Monitor,
     PolicyError,
+    Redacted,
     Retry,
     guarded,
     keyed,
@@ -79,6 +80,20 @@ def test_a_field_of_an_argument() -> None:
         return f.guard.stats()["concurrency"]["values"]
 
     assert [f(Request(tenant="x")), f({"tenant": "x"}), f(), f({"tenant": "y"})] == [1, 1, 1, 2]
+
+
+def test_hidden_values_are_not_shown() -> None:
+    """stats() counts the circuits of a hidden argument, and tells nothing of its values."""
+
+    class Request(BaseModel):
+        tenant: Annotated[str, Redacted]
+
+    @guarded(breaker=Breaker(per="token"), concurrency=Concurrency(max_concurrent=1, per="request.tenant"))
+    def f(token: Annotated[str, Redacted], request: Request) -> None: ...
+
+    f("secret-token", Request(tenant="secret-tenant"))
+    assert "secret" not in str(f.guard.stats())
+    assert list(f.guard.stats()["breaker"]["by_value"]) == ["hidden value 1"]
 
 
 def test_values_of_different_types_are_different() -> None:

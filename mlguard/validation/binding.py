@@ -66,6 +66,8 @@ class Binding:
     """Some dimension of an array has a name."""
     has_keywords: bool
     """Some parameters can't be passed by position alone."""
+    facts: Callable[[], dict[str, Any]] | None
+    """What the event of every call says of the check; None: nothing."""
 
     def __init__(
         self, target: Target, section: Validation | None, *, schema: type[BaseModel] | None = None, output: Any = None
@@ -91,6 +93,9 @@ class Binding:
         self._arrays: list[Check] = []
         self._bind_input(section)
         self._bind_output(section)
+        # Every event asks for facts: where there are none to tell, nobody is asked.
+        self._shallow = self._shallowest() if self.validates or self.checks else None
+        self.facts = None if self._shallow is None else self._facts
 
     def _bind_input(self, section: Validation) -> None:
         self.validates = False
@@ -315,13 +320,13 @@ class Binding:
         """Forgets the counts."""
         self._tally.reset()
 
-    def facts(self) -> dict[str, Any]:
-        """Says in the event of every call where values of arrays were not all looked at."""
-        if not (self.validates or self.checks):
-            return {}
+    def _facts(self) -> dict[str, Any]:
+        """Says in the event of every call that values of arrays were not all looked at."""
+        return {"mlguard.validation.check": self._shallow}
+
+    def _shallowest(self) -> str | None:
         depths = {self._depth, *(check.array.check for check in self._arrays)}
-        found = next((depth for depth in ("metadata", "sample") if depth in depths), None)
-        return {"mlguard.validation.check": found} if found else {}
+        return next((depth for depth in ("metadata", "sample") if depth in depths), None)
 
     def _place(self, loc: tuple[Any, ...]) -> tuple[Any, ...]:
         """From an index of the tuple to the parameter's name."""
