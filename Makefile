@@ -11,7 +11,7 @@ demo: $(READY)
 	$(BIN)/mlguard demo
 
 test: $(READY)
-	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -3,9 +3,12 @@
 Start with `guarded`. How it all fits together is written in `mlguard/call.py`.
 """
 
-from mlguard import policies, testing
+from typing import TYPE_CHECKING, Any
+
+from mlguard import policies
 from mlguard.cache import Cache, CacheInfo, NotKeyed
 from mlguard.context import note, time_left
+from mlguard.drift.section import Drift
 from mlguard.errors import (
     CircuitOpenError,
     ConcurrencyLimitError,
@@ -25,6 +28,10 @@ from mlguard.policies import Policy
 from mlguard.resilience import Breaker, Concurrency, Fallback, Retry, Timeout
 from mlguard.validation import Array, Validation
 
+if TYPE_CHECKING:
+    from mlguard import testing as testing
+    from mlguard.validation.rows import Rows
+
 __version__ = "0.1.0.dev0"
 
 __all__ = [
@@ -36,6 +43,7 @@ __all__ = [
     "Concurrency",
     "ConcurrencyLimitError",
     "DeadlineExceededError",
+    "Drift",
     "Fallback",
     "GuardError",
     "Guarded",
@@ -52,6 +60,7 @@ __all__ = [
     "Redacted",
     "RejectedError",
     "Retry",
+    "Rows",
     "Timeout",
     "Validation",
     "guarded",
@@ -60,3 +69,16 @@ __all__ = [
     "testing",
     "time_left",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What not every program needs is loaded when it is first asked for."""
+    if name == "Rows":
+        from mlguard.validation.rows import Rows
+
+        return Rows
+    if name == "testing":
+        import importlib
+
+        return importlib.import_module("mlguard.testing")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

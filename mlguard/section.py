@@ -5,8 +5,9 @@ A section lives in the room of its concern (`Retry` in `resilience/retry.py`), b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Final, get_args
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from pydantic_core import CoreSchema
 
 __all__ = ["Section", "descriptions", "nearest", "policy_problems", "problems_by_field", "shown"]
+
+_PASSWORD: Final = re.compile(r":(?!//)\S*@")  # of a URL, however it is misspelt
 
 
 class Section(BaseModel):
@@ -121,6 +124,8 @@ def shown(value: Any) -> str:
         text = repr(value)
     except Exception:  # a broken __repr__ must not hide the problem it is part of
         text = f"a {type(value).__name__}"
+    if "@" in text:
+        text = _PASSWORD.sub(":***@", text)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

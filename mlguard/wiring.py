@@ -112,12 +112,14 @@ def wire(
             wiring.scopes[name] = key
         return built
 
-    def lasting(name: str, build: Callable[[], Any]) -> Any:
+    def lasting(name: str, build: Callable[[], Any], *also: str) -> Any:
         """The object that was there before, where the section is still the same; else a new one."""
         if before is None or name not in before[1].rooms:
             return build()
-        if settings_of(getattr(policy, name)) != settings_of(getattr(before[0], name)):
-            return build()
+        for each in (name, *also):
+            now, then = getattr(policy, each), getattr(before[0], each)
+            if (now and settings_of(now)) != (then and settings_of(then)):
+                return build()
         if name in before[1].scopes:
             wiring.scopes[name] = before[1].scopes[name]
             scopes.keep(wiring.scopes[name], target)
@@ -140,7 +142,7 @@ def wire(
         wiring.flags["THREAD"] = deadlines.threads is not None
     if policy.cache:
         build_cache = partial(_result_cache, declared, policy.cache, options, shared, binding.checks)
-        add("cache", "CACHE", lasting("cache", build_cache))
+        add("cache", "CACHE", lasting("cache", build_cache, "validation"))  # which decides what results may be kept
     if policy.retry:
         add("retry", "RETRY", lasting("retry", partial(shared, "retry", Retrying)))
     if policy.breaker:
@@ -259,7 +261,7 @@ def _detector(target: Target, policy: Policy, options: Options, before: tuple[Po
     section: Any = policy.monitor and policy.monitor.drift
     made = detector_for(target, section, policy_name=policy.name, model_version=options.model_version)
     old: Any = before and before[1].rooms.get("drift")
-    return old if old is not None and made.go_on_from(old) else made
+    return old if old is not None and made.same_as(old) else made
 
 
 CORE: Final = ("function", "sleep", "clock", "context", "Disposition", "END")

@@ -23,7 +23,7 @@ def draw(seen: Mapping[str, Outage], plan: Plan, target: Path) -> None:
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     axes = figure.subplots()
     axes.axvspan(plan.dies_at, plan.back_at, color="#eeeeee", lw=0)
-    axes.text((plan.dies_at + plan.back_at) / 2, 0.97, "the dependency is dead", ha="center", va="top",
+    axes.text((plan.dies_at + plan.back_at) / 2, 0.62, "the dependency is dead", ha="center", va="top",
               transform=axes.get_xaxis_transform(), color="#777777")  # fmt: skip
     axes.axhline(plan.calls_per_second, color="#999999", lw=1, ls=":")
     moments = [step * _BUCKET for step in range(int(plan.ends_at / _BUCKET))]

@@ -6,16 +6,18 @@ a thread or task that runs in a copy of its context, as `asyncio.to_thread` and 
 
 from __future__ import annotations
 
-import threading
+import asyncio
 from contextvars import Context, ContextVar, copy_context
+from functools import partial
 from typing import Any, Protocol
 
 from mlguard import clock
 from mlguard.context import current
+from mlguard.resilience import alarms
 
 __all__ = [
-    "Leader", "detached_context", "flown", "led", "patience", "task_waits_for_itself", "thread_waits",
-    "thread_waits_for_itself",
+    "Leader", "detached_context", "flown", "led", "opened", "over", "task_waits_for_itself",
+    "thread_waits", "thread_waits_for_itself",
 ]  # fmt: skip
 
 
@@ -37,9 +39,29 @@ class Leader:
         self.waits: list[Any] = []
 
 
-def patience(until: float | None) -> float:
-    """How long a lock may be waited for, as `Lock.acquire` takes it."""
-    return -1 if until is None else min(max(0.0, until - clock.now()), threading.TIMEOUT_MAX)
+def opened(latch: Any, until: float | None) -> bool:
+    """Takes a latch as soon as it opens; False: it was too late first, on `clock.now`."""
+    return bool(latch.acquire()) if until is None else alarms.acquire(latch, until - clock.now())
+
+
+async def over(work: asyncio.Future[Any], until: float | None) -> None:
+    """Waits for a task or future, or until it is too late, and says nothing of what became of it."""
+    if until is None:
+        await asyncio.wait((work,))
+        return
+    loop = asyncio.get_running_loop()
+    bell: asyncio.Future[None] = loop.create_future()
+    alarm = alarms.call_later(loop, max(0.0, until - clock.now()), partial(_ring, bell))
+    try:
+        await asyncio.wait((work, bell), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        alarm.cancel()
+        bell.cancel()
+
+
+def _ring(bell: asyncio.Future[None]) -> None:
+    if not bell.done():
+        bell.set_result(None)
 
 
 led: ContextVar[tuple[Leader, ...]] = ContextVar("mlguard_led", default=())

@@ -24,7 +24,8 @@ from mlguard.cache.circles import (
     Leader,
     flown,
     led,
-    patience,
+    opened,
+    over,
     task_waits_for_itself,
     thread_waits,
     thread_waits_for_itself,
@@ -127,7 +128,7 @@ class ThreadFlights:
             thread_waits[me] = flight
             try:
                 circular = thread_waits_for_itself(me, flown.get())
-                while not circular and not flight.latch.acquire(timeout=patience(until)):
+                while not circular and not opened(flight.latch, until):
                     if until is not None and clock.now() >= until:
                         since, flight = flight.started, None
                         raise cache.too_late(since)
@@ -168,7 +169,7 @@ class ThreadFlights:
                     kept, fresh, cost = result
                     result = kept.fresh()
                 else:
-                    kept, fresh, cost = cache.kept(this, result), None, clock.now() - started
+                    kept, fresh, cost = cache.kept(key, this, result), None, clock.now() - started
                 if kept is not None and table.get(key) is mine:
                     cache.store(key, kept, cost, fresh)
             else:
@@ -253,9 +254,7 @@ class TaskFlights:
             try:
                 while not task.done():
                     # A leader's own deadline is kept by what it runs.
-                    await asyncio.wait(
-                        (task,), timeout=None if leading or until is None else max(0.0, until - clock.now())
-                    )
+                    await over(task, None if leading else until)
                     if not (leading or until is None or task.done()) and clock.now() >= until:
                         raise cache.too_late(flight.started)
                 if table.get(key) is flight:
@@ -306,11 +305,13 @@ class TaskFlights:
             if type(result) is Fetched:
                 flight.kept, fresh, cost = result
                 result = flight.kept.fresh()
-            elif flight.orphaned and cache.key_of(args, kwargs) != key:
-                flight.promote = True  # its caller went away and has filled its arrays anew
+            elif cache.key_of(args, kwargs) != key:
+                # Other tasks ran meanwhile, and one has filled the arrays anew: this is the result of another call.
+                cache.not_stored["model_version_changed" if cache.version_changed(key) else "arguments_changed"] += 1
+                flight.promote = flight.orphaned
                 return result
             else:
-                flight.kept = cache.kept(this, result)
+                flight.kept = cache.kept(key, this, result)
             if flight.kept is not None and table.get(key) is flight:
                 cache.store(key, flight.kept, cost, fresh)
         except BaseException as error:

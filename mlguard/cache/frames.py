@@ -28,7 +28,11 @@ def _pandas_bytes(frame: Any) -> int:
 
 
 def _pandas_copy(frame: Any) -> Any:
-    return frame.copy(deep=True)
+    copied = frame.copy(deep=True)
+    copied.index = frame.index.copy(deep=True)  # which that leaves shared
+    if frame.ndim == 2:
+        copied.columns = frame.columns.copy(deep=True)
+    return copied
 
 
 def _polars_bytes(frame: Any) -> int:
@@ -36,6 +40,13 @@ def _polars_bytes(frame: Any) -> int:
     if any(str(column.dtype).startswith("Object") for column in columns):
         raise HoldsObjectsError("a frame that holds objects")
     return int(frame.estimated_size()) + 1_000
+
+
+def _polars_apart(frame: Any) -> Any:
+    """A copy of the content: columns may be views of arrays that somebody still writes to."""
+    polars: Any = sys.modules["polars"]
+    rows = polars.int_range(len(frame), eager=True)
+    return frame.select(polars.all().gather(rows)) if isinstance(frame, polars.DataFrame) else frame.gather(rows)
 
 
 def _polars_copy(frame: Any) -> Any:
@@ -64,7 +75,7 @@ _CELLS: Final = {str, int, float, bool, bytes, type(None)}
 FRAMES: Final[dict[tuple[str, str], Frame]] = {
     ("pandas", "DataFrame"): (_pandas_bytes, _pandas_copy, _pandas_copy),
     ("pandas", "Series"): (_pandas_bytes, _pandas_copy, _pandas_copy),
-    ("polars", "DataFrame"): (_polars_bytes, _polars_copy, _polars_copy),
-    ("polars", "Series"): (_polars_bytes, _polars_copy, _polars_copy),
+    ("polars", "DataFrame"): (_polars_bytes, _polars_apart, _polars_copy),
+    ("polars", "Series"): (_polars_bytes, _polars_apart, _polars_copy),
     ("pyarrow", "Table"): (_arrow_bytes, _arrow_packed, _arrow_table),
 }

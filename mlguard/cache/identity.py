@@ -8,6 +8,7 @@ its methods do is not in it; that is what `model_version` is for.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import inspect
@@ -15,9 +16,10 @@ import itertools
 import re
 import sys
 import typing
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
-from types import CodeType
+from types import CodeType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
@@ -119,26 +121,75 @@ def _code_as_data(code: CodeType) -> tuple[Any, ...]:
             constants.append(("frozenset", sorted(map(repr, constant))))
         else:
             constants.append((type(constant).__name__, repr(constant)))
-    return code.co_code.hex(), constants, code.co_names, code.co_freevars, code.co_varnames[: code.co_argcount]
+    named = code.co_argcount + code.co_kwonlyargcount
+    handlers = code.co_exceptiontable.hex()
+    kinds = code.co_flags, code.co_posonlyargcount, code.co_kwonlyargcount
+    return code.co_code.hex(), handlers, constants, code.co_names, code.co_freevars, code.co_varnames[:named], kinds
 
 
-def identity_of(target: Target, codec: Codec, how: Sequence[Any]) -> list[bytes]:
+def identity_of(
+    target: Target,
+    codec: Codec,
+    how: Sequence[Any],
+    *,
+    encode: Callable[[Any], bytes] | None = None,
+    key: Callable[..., Any] | None = None,
+) -> list[bytes]:
     """What tells a function's entries in a shared store from all others', beside its model version.
 
-    Its module, name and own text, what its parameters and its result are declared as, and the formats of key and value.
-    A script is known by its file: every script's module is called ``__main__``.
+    Its module, name and own text, what it closes over, what its parameters and its result are declared as, and the
+    formats of key and value. A script is known by its file: every script's module is called ``__main__``.
 
     Args:
         target: The function.
         codec: What writes its results.
         how: The settings that decide what a key is made of and which results are stored.
+        encode: What writes the values it closes over; None: they do not count.
+        key: The user's own key of the arguments.
     """
     function = inspect.unwrap(target.function)
     module = str(function.__module__)
     if module == "__main__":
         module = f"__main__ {getattr(sys.modules.get(module), '__file__', '')}"
-    code = getattr(function, "__code__", None)
     hints = [f"{name}: {_shown(annotation)}" for name, annotation in target.hints.items()]
-    body = "" if code is None else fingerprint_of(code)
-    text = [sys.byteorder, module, target.qualname, body, repr(tuple(how)), *sorted(hints)]
-    return [FORMAT, codec.fingerprint, *[part.encode("utf-8", "backslashreplace") for part in text]]
+    text = [sys.byteorder, module, target.qualname, repr(tuple(how)), *sorted(hints)]
+    bodies = _body_of(target.function, encode, ()), _body_of(key, encode, ())
+    return [FORMAT, codec.fingerprint, *bodies, *[part.encode("utf-8", "backslashreplace") for part in text]]
+
+
+_FILLED: Final = (list, set, dict, deque, bytearray)  # what functions close over in order to fill it
+
+
+def _body_of(function: Any, encode: Callable[[Any], bytes] | None, seen: tuple[Any, ...]) -> bytes:
+    """A digest of a function's text and of what it closes over, its own wrappers included."""
+    if hasattr(function, "guard"):  # a guarded function is what it guards, under whatever policy
+        function = inspect.unwrap(function)
+    if any(function is each for each in seen):
+        return b"itself"
+    if isinstance(function, MethodType):
+        return _digest(_body_of(function.__func__, encode, seen), _value_of(function.__self__, encode, seen))
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return b"" if function is None else f"{type(function).__module__}.{type(function).__qualname__}".encode()
+    parts = [fingerprint_of(code).encode()]
+    for cell in function.__closure__ or () if encode is not None else ():
+        try:
+            content = cell.cell_contents
+        except ValueError:  # what it names is not there yet
+            continue
+        parts.append(_value_of(content, encode, (*seen, function)))
+    return _digest(*parts)
+
+
+def _value_of(value: Any, encode: Any, seen: tuple[Any, ...]) -> bytes:
+    if isinstance(value, FunctionType | MethodType):
+        return _body_of(value, encode, seen)
+    if not isinstance(value, _FILLED):
+        with contextlib.suppress(Exception):  # no content that could be written: its class is all there is to say
+            return _digest(b"value", encode(value))
+    return f"{type(value).__module__}.{type(value).__qualname__}".encode()
+
+
+def _digest(*parts: bytes) -> bytes:
+    joined = b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+    return hashlib.blake2b(joined, digest_size=16).digest()

@@ -239,6 +239,8 @@ class Dialect:
             if not all(base is object or dataclasses.is_dataclass(base) or _is_empty(base) for base in cls.__mro__):
                 return None  # what a container or another class beneath it holds, its fields don't say
             every = frozenset(field.name for field in dataclasses.fields(cls))
+            if not every >= set(_slotnames(cls)):
+                return None  # nor what lies in a slot that is none of them
             return functools.partial(self._dataclass, self.name_of(cls), keyed_fields(cls), every, _cached_names(cls))
         if issubclass(cls, np.generic) and cls.__module__ == "numpy" and cls is not np.object_:
             return self._numpy_scalar

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from mlguard.cache.annotations import never_copied
+from mlguard.cache.keys import SHARED
 from mlguard.cache.section import Cache
 from mlguard.errors import PolicyError
 from mlguard.target import Target
 
-__all__ = ["no_identity", "refuse_what_cant_be_cached", "require_version"]
+__all__ = ["no_identity", "refuse_unknown_owner", "refuse_what_cant_be_cached", "require_version"]
 
 
 def refuse_what_cant_be_cached(target: Target) -> None:
@@ -54,3 +56,24 @@ def require_version(target: Target, section: Cache, version: Any) -> None:
             f"nothing says which model they are of. Fix: guarded(..., model_version='2026-11'), or a callable that "
             f"returns it; or store='memory'."
         )
+
+
+def refuse_unknown_owner(target: Target) -> None:
+    """Refuses a shared store for a bound method whose object nobody can tell from another one of its class.
+
+    Raises:
+        PolicyError: The object has no identity.
+    """
+    owner = getattr(target.function, "__self__", None)
+    if not inspect.ismethod(target.function):
+        return
+    try:
+        SHARED.encode(owner)
+    except Exception:
+        name = type(owner).__qualname__
+        raise PolicyError(
+            f"{target.name}: Cache.store is shared, but the method belongs to a {name} object that can't be told from "
+            f"another one, so two of them could be given each other's results. Fix: guard a function of its own name "
+            f"that calls the method, give {name} a method __mlguard_key__() that returns what tells two of them apart, "
+            "or store='memory'."
+        ) from None

@@ -191,12 +191,14 @@ class ResultCache:
             this.tell(mlguard__cache="coalesced")
         return kept.fresh()
 
-    def kept(self, this: Call | None, result: Any) -> Kept | None:
+    def kept(self, key: Any, this: Call | None, result: Any) -> Kept | None:
         """A copy of a result to share; None where that must not or can't be."""
         if this is not None and this.violations:
             reason = "violates_schema"  # report mode lets it pass; it is nobody else's
         elif this is not None and not this.shareable:
             reason = "unwanted"  # what retry gave up on
+        elif self.version_changed(key):
+            reason = "model_version_changed"  # nobody knows which of the two models computed it
         else:
             try:
                 return keep(result, self.memory.max_bytes, writable=self.writable)
@@ -206,6 +208,16 @@ class ResultCache:
                 reason = f"uncopyable {error}" if isinstance(error, Uncopyable) else "copy_failed"
         self.not_stored[reason] += 1
         return None
+
+    def version_changed(self, key: Any) -> bool:
+        """Whether the model was swapped since a key was made."""
+        place = self._places[0]
+        if place is None:
+            return False
+        try:
+            return bool(plain_or_slot(self.model_version(), self.dialect) != key[place])
+        except Exception:
+            return True
 
     def store(self, key: Any, kept: Kept, cost: float, fresh: float | None = None) -> None:
         """Keeps a result; `fresh`, until when on `clock.now`, where that is not up to the section."""
@@ -280,6 +292,7 @@ class ResultCache:
                 f"{self.target.name}: cache_clear(tenant=...), but its cache does not know whose a result is. "
                 "Fix: Cache(tenant='the_argument')."
             )
+        self.forgotten += 1
         self.threads.clear()
         self.tasks.clear()
         version = None if model_version is None else as_text(plain_or_slot(model_version, self.dialect))
@@ -304,6 +317,7 @@ class ResultCache:
 
     def invalidate(self, key: Any) -> bool:
         """Drops the result of one key, as `key_of` made it; whether there was one."""
+        self.forgotten += 1
         self.threads.forget(key)
         self.tasks.forget(key)
         return key is not None and self.memory.remove(key)
@@ -318,6 +332,8 @@ class ResultCache:
     dialect: ClassVar[Dialect] = LOCAL
     batch: Any = None
     """The arguments with rows; None: results are kept whole."""
+    forgotten: int = 0
+    """How often something was cleared or invalidated: a failure that began before is not remembered."""
     remote: Any = None
     """The shared store; None: there is only memory."""
     front: float | None = None

@@ -20,7 +20,8 @@ from mlguard.cache.circles import (
     Leader,
     flown,
     led,
-    patience,
+    opened,
+    over,
     task_waits_for_itself,
     thread_waits,
     thread_waits_for_itself,
@@ -92,9 +93,9 @@ class ThreadRows:
         finally:
             flown.reset(token)
 
-    def leads(self, flight: RowFlight, keys: list[bytes]) -> bool:
-        """Whether rows may still be stored: not after a clear."""
-        return self.table.get(keys[0]) is flight
+    def leads(self, flight: RowFlight, keys: list[bytes]) -> list[bytes]:
+        """The rows that may still be stored: none after a clear, and not those that were invalidated."""
+        return [key for key in keys if self.table.get(key) is flight]
 
     def release(self, flight: RowFlight, keys: list[bytes]) -> None:
         """Lets those who wait go on."""
@@ -115,7 +116,7 @@ class ThreadRows:
         try:
             if thread_waits_for_itself(me, flown.get()):
                 return False
-            while not flight.latch.acquire(timeout=patience(until)):
+            while not opened(flight.latch, until):
                 if until is not None and clock.now() >= until:
                     raise self.cache.too_late(flight.started)
         finally:
@@ -159,8 +160,9 @@ class TaskRows:
         finally:
             led.set(outer)
 
-    def leads(self, flight: RowFlight, keys: list[bytes]) -> bool:
-        return self.tables[asyncio.get_running_loop()].get(keys[0]) is flight
+    def leads(self, flight: RowFlight, keys: list[bytes]) -> list[bytes]:
+        table = self.tables[asyncio.get_running_loop()]
+        return [key for key in keys if table.get(key) is flight]
 
     def release(self, flight: RowFlight, keys: list[bytes]) -> None:
         loop = flight.latch.get_loop()
@@ -176,7 +178,7 @@ class TaskRows:
             leader.waits.append(flight)
         try:
             while not flight.latch.done():
-                await asyncio.wait((flight.latch,), timeout=None if until is None else max(0.0, until - clock.now()))
+                await over(flight.latch, until)
                 if until is not None and not flight.latch.done() and clock.now() >= until:
                     raise self.cache.too_late(flight.started)
         finally:

@@ -167,7 +167,8 @@ def _pandas(rows: _Rows, table: Any) -> bool:
         rows.head.append(b"Series" + rows.dialect.encode(table.name))
         _pandas_column(rows, table)
     elif type(table) is pandas.DataFrame:
-        rows.head.append(b"DataFrame" + rows.dialect.encode([*table.columns, *table.columns.names]))
+        labels = table.columns
+        rows.head.append(b"DataFrame" + rows.dialect.encode([_index_kind(labels), *labels, *labels.names]))
         dtypes = set(table.dtypes)
         if len(dtypes) == 1 and isinstance(only := next(iter(dtypes)), np.dtype) and only.kind != "O":
             rows.array(table.to_numpy())
@@ -176,14 +177,25 @@ def _pandas(rows: _Rows, table: Any) -> bool:
                 _pandas_column(rows, table.iloc[:, place])
     else:
         return False
+    if table.attrs:
+        rows.head.append(b"attrs" + rows.dialect.encode(table.attrs))
     index = table.index
     if type(index) is pandas.RangeIndex:  # where a row stands in its batch is no property of the row
         rows.head.append(b"range" + (b"" if rows.alone else rows.dialect.encode((index.start, index.step, index.name))))
     else:
-        rows.head.append(b"index" + rows.dialect.encode(list(index.names)))
+        rows.head.append(b"index" + rows.dialect.encode([_index_kind(index), *index.names]))
         for level in range(index.nlevels):
             _pandas_column(rows, index.get_level_values(level).to_series())
     return True
+
+
+def _categories(dialect: Dialect, dtype: Any) -> bytes:
+    return dialect.encode([dtype.ordered, str(dtype.categories.dtype), *dtype.categories.tolist()])
+
+
+def _index_kind(index: Any) -> tuple[str, ...]:
+    dtypes = [str(level.dtype) for level in index.levels] if index.nlevels > 1 else [str(index.dtype)]
+    return type(index).__name__, *dtypes, str(getattr(index, "freqstr", None))
 
 
 def _pandas_column(rows: _Rows, column: Any) -> None:
@@ -195,7 +207,7 @@ def _pandas_column(rows: _Rows, column: Any) -> None:
         rows.array(column.to_numpy())
     elif type(dtype) is pandas.CategoricalDtype:
         categories = cast(Any, dtype)
-        rows.head.append(rows.dialect.encode([categories.ordered, *categories.categories.tolist()]))
+        rows.head.append(_categories(rows.dialect, categories))
         rows.array(column.cat.codes.to_numpy())
     elif type(dtype) is pandas.DatetimeTZDtype:
         rows.array(column.dt.tz_convert(None).to_numpy())
@@ -232,6 +244,7 @@ def _polars(rows: _Rows, table: Any) -> bool:
 def _pyarrow(rows: _Rows, table: Any) -> bool:
     arrow, types = sys.modules["pyarrow"], sys.modules["pyarrow"].types
     if isinstance(table, arrow.Table | arrow.RecordBatch):
+        rows.head.append(table.schema.serialize().to_pybytes())  # nullability and metadata, too
         columns = list(zip(table.schema.names, table.columns, strict=True))
     elif isinstance(table, arrow.ChunkedArray | arrow.Array):
         columns = [("", table)]

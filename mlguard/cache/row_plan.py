@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import typing
 from typing import Any
 
@@ -11,7 +12,7 @@ from mlguard.cache.store import Entry
 from mlguard.errors import PolicyError
 from mlguard.target import Target
 
-__all__ = ["Plan", "keyed_part"]
+__all__ = ["Plan", "keyed_part", "renumbered", "tables_of"]
 
 
 class Plan:
@@ -27,6 +28,16 @@ class Plan:
         self.found: list[Entry | None] = []
 
 
+def renumbered(whole: list[tuple[Any, int]], part: list[tuple[Any, int]]) -> None:
+    """Numbers the rows of a part from 0 where those of the batch are just numbered, as in a batch of that size."""
+    pandas: Any = sys.modules.get("pandas")
+    if pandas is None:
+        return
+    for (table, _), (taken, _) in zip(whole, part, strict=True):
+        if type(table) in (pandas.DataFrame, pandas.Series) and type(table.index) is pandas.RangeIndex:
+            taken.index = pandas.RangeIndex(len(taken), name=table.index.name)
+
+
 def keyed_part(batch: Batch) -> Batch:
     """The tables of a batch that are part of its rows' keys: those that `NotKeyed` does not mark.
 
@@ -40,6 +51,15 @@ def keyed_part(batch: Batch) -> Batch:
             "would have one result. Fix: drop the mark, or rows."
         )
     return batch if len(keyed) == len(batch.axes) else Batch(batch.target, keyed)
+
+
+def tables_of(batch: Batch, args: Any, kwargs: Any) -> tuple[bytes, list[tuple[Any, int]]]:
+    """The tables of a call, and which of a batch of several are there: one may stand in another's place."""
+    tables = batch.tables(args, kwargs)
+    if len(tables) == len(batch.axes):
+        return b"", tables
+    there = [bool(Batch(batch.target, {name: axis}).tables(args, kwargs)) for name, axis in batch.axes.items()]
+    return bytes(there), tables
 
 
 def _marked(target: Target, parameter: str, *fields: str) -> bool:

@@ -66,7 +66,8 @@ def form_of(result: Any, size: int, *, writable: bool) -> Form:
         return _tuple_form(kind, tuple(form_of(part, size, writable=writable) for part in result))
     if kind is dict:
         columns = cast(dict[Any, Any], result)
-        return _dict_form(tuple(columns), tuple(form_of(part, size, writable=writable) for part in columns.values()))
+        parts = tuple(form_of(part, size, writable=writable) for part in columns.values())
+        return _dict_form(tuple(columns), tuple(map(type, columns)), parts)
     package = kind.__module__.partition(".")[0]
     found = _ELSEWHERE[package](result, size) if package in _ELSEWHERE else None
     if found is not None:
@@ -163,8 +164,9 @@ class _DictForm:
         return dict(zip(self._names, self._columns.build(rows), strict=True))
 
 
-@functools.lru_cache(256, typed=True)
-def _dict_form(names: tuple[Any, ...], parts: tuple[Form, ...]) -> _DictForm:
+@functools.lru_cache(256)
+def _dict_form(names: tuple[Any, ...], _: tuple[type, ...], parts: tuple[Form, ...]) -> _DictForm:
+    # With the types of the names, because 1, 1.0 and True are equal to Python.
     if not parts:
         raise WrongRowsError("an empty dict")
     return _DictForm(names, parts)
@@ -296,11 +298,11 @@ def _pyarrow(result: Any, size: int) -> Form | None:
     )
     if not all(any(test(field.type) for test in plain) for field in result.schema):
         raise Uncopyable("an arrow table with columns that are no numbers, truth values or texts")
-    return _arrow_form(result.schema, result.schema.to_string(show_schema_metadata=True, show_field_metadata=True))
+    return _arrow_form(result.schema, result.schema.serialize().to_pybytes())
 
 
 @functools.lru_cache(256)
-def _arrow_form(schema: Any, spelt: str) -> _FrameForm:
+def _arrow_form(schema: Any, spelt: bytes) -> _FrameForm:  # schemas are equal whatever their metadata
     return _FrameForm(tuple(_LIST for _ in schema), _arrow_apart, functools.partial(_arrow_together, schema))
 
 

@@ -21,14 +21,14 @@ from mlguard.cache.keys import Unkeyable
 from mlguard.cache.result import MISS, ResultCache
 from mlguard.cache.row_flights import TaskRows, ThreadRows
 from mlguard.cache.row_keys import row_keys
-from mlguard.cache.row_plan import Plan, keyed_part
+from mlguard.cache.row_plan import Plan, keyed_part, renumbered, tables_of
 from mlguard.cache.row_results import Form, WrongRowsError, form_of
 from mlguard.cache.section import Cache
 from mlguard.cache.store import Entry, expiry
 from mlguard.cache.stores import Label
 from mlguard.cache.worth import Worth
 from mlguard.context import Call, ambient_deadline
-from mlguard.errors import InvalidOutputError, PolicyError
+from mlguard.errors import DeadlineExceededError, InvalidOutputError, PolicyError
 from mlguard.outcome import Disposition
 from mlguard.target import Target
 
@@ -175,7 +175,7 @@ class RowCache(ResultCache):
             self.bypassed["not_worth_it"] += 1
             return None
         started = clock.now()
-        size = self.batch.size(args, kwargs)
+        size = self.batch.size(args, kwargs) if self.batch.tables(args, kwargs) else 0
         call_key = self._call_key(args, kwargs)
         if call_key is None:
             return None
@@ -184,11 +184,32 @@ class RowCache(ResultCache):
             return None
         label = super().label_of(call_key)
         try:
-            keys = row_keys(self.common(call_key), self._keyed.tables(args, kwargs), size, self.dialect, self.digest)
+            keys = self._rows_of(args, kwargs, call_key)
         except Exception as error:
             self.unkeyed(error if isinstance(error, Unkeyable) else Unkeyable(str(error)), args)
             return None
         return Plan(keys, call_key, label, started)
+
+    def _rows_of(self, args: Any, kwargs: Any, call_key: Any) -> list[bytes]:
+        there, tables = tables_of(self._keyed, args, kwargs)
+        if not tables:
+            raise Unkeyable("no table that is part of the key")
+        common = [*self.common(call_key), there] if there else self.common(call_key)
+        return row_keys(common, tables, self._keyed.size(args, kwargs), self.dialect, self.digest)
+
+    def _changed(self, plan: Plan, args: Any, kwargs: Any, *, asynchronous: bool) -> str | None:
+        """Why what was computed just now is not the result of the rows a plan names; None: it is."""
+        if self.version_changed(plan.call_key):
+            return "model_version_changed"
+        if asynchronous:  # other tasks ran meanwhile, and may have filled the arrays anew
+            try:
+                same = self._call_key(args, kwargs) == plan.call_key
+                same = same and self._rows_of(args, kwargs, plan.call_key) == plan.keys
+            except Exception:  # not even a batch any more
+                same = False
+            if not same:
+                return "arguments_changed"
+        return None
 
     digest: Any = None
     """What makes a key of fixed length; None: nothing needs that."""
@@ -264,11 +285,14 @@ class RowCache(ResultCache):
                         return (yield produce, (this, args, kwargs, deadline, dims))
                     new = dict(zip(wanted, ((form, row) for row in rows), strict=True))
                     have |= new
-                    if this is None or (not this.violations and this.shareable):
-                        if flights.leads(flight, wanted):
-                            self._store(new, plan, took / len(wanted))
-                        if self.remote is not None:
-                            yield from self.send_rows(this, new, plan, took, asynchronous=asynchronous)
+                    changed = self._changed(plan, args, kwargs, asynchronous=asynchronous)
+                    if changed is not None:
+                        self.not_stored[changed] += 1
+                    if changed is None and (this is None or (not this.violations and this.shareable)):
+                        lasting = {key: new[key] for key in flights.leads(flight, wanted)}
+                        self._store(lasting, plan, took / len(wanted))
+                        if lasting and self.remote is not None:
+                            yield from self.send_rows(this, lasting, plan, took, asynchronous=asynchronous)
                         flight.found = {key: have[key] for key in mine}
                     elif whole:
                         self._told(this, 0, total, 0)
@@ -279,8 +303,9 @@ class RowCache(ResultCache):
                         return result
                 else:
                     flight.found = {key: have[key] for key in mine}
-            except Exception:
-                flight.failed = True
+            except Exception as error:
+                hurried = isinstance(error, DeadlineExceededError) and until is not None and clock.now() >= until - 0.05
+                flight.failed = not hurried  # its own time was up, which says nothing about the others
                 raise
             finally:
                 flights.release(flight, mine)
@@ -309,7 +334,8 @@ class RowCache(ResultCache):
             self.bypassed["forms_differ"] += 1  # such as another dtype than before: one call decides what it is
             result = yield produce, (this, args, kwargs, deadline, dims)
             form, rows = self._cut(result, total)
-            if form is not None and (this is None or (not this.violations and this.shareable)):
+            changed = self._changed(plan, args, kwargs, asynchronous=asynchronous)
+            if form is not None and changed is None and (this is None or (not this.violations and this.shareable)):
                 self._store(dict(zip(plan.keys, ((form, row) for row in rows), strict=True)), plan, 0.0)
             return result
         return form.build([have[key][1] for key in plan.keys])
@@ -317,14 +343,18 @@ class RowCache(ResultCache):
     def _part(self, args: Any, kwargs: Any, dims: Any, places: list[int], whole: bool) -> tuple[Any, Any, Any]:
         if whole:
             return args, kwargs, dims
-        args, kwargs = self.batch.take(args, kwargs, np.array(places, dtype=np.intp))
-        return args, kwargs, self.batch.dims(dims, len(places))
+        part, named = self.batch.take(args, kwargs, np.array(places, dtype=np.intp))
+        renumbered(self.batch.tables(args, kwargs), self.batch.tables(part, named))
+        return part, named, self.batch.dims(dims, len(places))
 
     def _cut(self, result: Any, size: int) -> tuple[Any, list[Any]]:
         """The form and the rows of a result; no form where it can't be kept."""
         try:
             form = form_of(result, size, writable=self.writable)
-            return form, form.cut(result)
+            rows = form.cut(result)
+            if len(rows) != size:
+                raise Uncopyable("a table without columns")
+            return form, rows
         except WrongRowsError as error:
             raise InvalidOutputError.of(
                 f"{self.target.label}()",

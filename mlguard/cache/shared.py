@@ -8,7 +8,7 @@ entry outlives its time in the front, so that an outage of the store does not em
 from __future__ import annotations
 
 import struct
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar, Final
 
 from mlguard import clock
@@ -18,7 +18,7 @@ from mlguard.cache.flow import Flow, drive, drive_async
 from mlguard.cache.function_key import KeyParts, key_function
 from mlguard.cache.identity import identity_of
 from mlguard.cache.keys import SHARED, Dialect, as_text, plain_or_slot
-from mlguard.cache.refusals import require_version
+from mlguard.cache.refusals import refuse_unknown_owner, require_version
 from mlguard.cache.remote import Found, Remote
 from mlguard.cache.result import CacheInfo, ResultCache
 from mlguard.cache.section import Cache
@@ -48,14 +48,20 @@ class SharedCache(ResultCache):
 
     def __init__(self, target: Target, section: Cache, **options: Any) -> None:
         require_version(target, section, options.get("model_version"))
+        refuse_unknown_owner(target)
         self.remote = Remote(section, target.hints.get("return", Any))
         self.front = self.remote.front
         self.cost: float | None = None
         """Seconds a result takes, averaged over the last ones."""
         super().__init__(target, section, **options)
         batch = None if self.batch is None else sorted(self.batch.axes.items())
-        how = options.get("key") is not None, options.get("checked", True), section.tenant, batch
-        self._identity = identity_of(target, self.remote.codec, how)
+        self._how = options.get("key") is not None, options.get("checked", True), section.tenant, batch
+
+    @cached_property
+    def _identity(self) -> list[bytes]:
+        # At the first call, when everything that the function closes over is there.
+        key = self._options["key"]
+        return identity_of(self.target, self.remote.codec, self._how, encode=SHARED.encode, key=key)
 
     def key_parts(self, prefix: Any) -> KeyParts:
         version = self.model_version if callable(self.model_version) else None
@@ -125,18 +131,24 @@ class SharedCache(ResultCache):
         self, key: Any, produce: Any, this: Call | None, args: Any, kwargs: Any, deadline: float | None, dims: Any
     ) -> Any:
         arguments = this, args, kwargs, deadline, dims
-        return drive(self._flow(key, partial(produce, *arguments), clock.sleep, this, deadline, asynchronous=False))
+        flow = self._flow(
+            key, partial(produce, *arguments), clock.sleep, this, args, kwargs, deadline, asynchronous=False
+        )
+        return drive(flow)
 
     async def _lead_async(
         self, key: Any, produce: Any, this: Call | None, args: Any, kwargs: Any, deadline: float | None, dims: Any
     ) -> Any:
         arguments = this, args, kwargs, deadline, dims
-        flow = self._flow(key, partial(produce, *arguments), clock.sleep_async, this, deadline, asynchronous=True)
+        flow = self._flow(
+            key, partial(produce, *arguments), clock.sleep_async, this, args, kwargs, deadline, asynchronous=True
+        )
         return await drive_async(flow)
 
     def _flow(
-        self, key: Any, produce: Any, sleep: Any, this: Call | None, deadline: float | None, *, asynchronous: bool
-    ) -> Flow:
+        self, key: Any, produce: Any, sleep: Any, this: Call | None, args: Any, kwargs: Any, deadline: float | None,
+        *, asynchronous: bool,
+    ) -> Flow:  # fmt: skip
         remote = self.remote
         digest, label = self.address(key)
         found = yield from remote.get_many(this, (digest,), asynchronous=asynchronous)
@@ -158,7 +170,8 @@ class SharedCache(ResultCache):
             result = yield produce, ()
             cost = clock.now() - started
             self.cost = cost if self.cost is None else 0.8 * self.cost + 0.2 * cost
-            if this is None or (not this.violations and this.shareable):
+            changed = self.key_of(args, kwargs) != key if asynchronous else self.version_changed(key)
+            if not changed and (this is None or (not this.violations and this.shareable)):
                 lasting = None if self.ttl is None else expiry(self.ttl, self.jitter) - clock.now()
                 yield from remote.put_many(
                     this, [(digest, result)], label, ttl=None if lasting is None else lasting + self.extra,

@@ -67,10 +67,11 @@ class Lenient:
             if self._begins(key, led=key in cache.threads.table):
                 self._refresh(key, produce, args, kwargs, dims)
             return self._stale(this, entry)
+        since = cache.forgotten
         try:
             return cache.threads.share(key, produce, this, args, kwargs, deadline, dims)
         except Exception as error:
-            entry = self._instead(key, error)
+            entry = self._instead(key, error, since)
             if entry is None:
                 raise
         return self._stale(this, entry)
@@ -85,10 +86,11 @@ class Lenient:
             if self._begins(key, led=cache.tasks.leads(key)):
                 self._refresh_async(key, produce, args, kwargs, dims)
             return self._stale(this, entry)
+        since = cache.forgotten
         try:
             return await cache.tasks.share(key, produce, this, args, kwargs, deadline, dims)
         except Exception as error:
-            entry = self._instead(key, error)
+            entry = self._instead(key, error, since)
             if entry is None:
                 raise
         return self._stale(this, entry)
@@ -138,14 +140,15 @@ class Lenient:
         age = self._age(entry)  # below 0 where it came while this call was on its way here: no stale one
         return entry if 0 <= age < cache.stale_for else None
 
-    def _instead(self, key: Any, error: Exception) -> Entry | None:
+    def _instead(self, key: Any, error: Exception, since: int) -> Entry | None:
         """What is served in place of a failure, if anything; a failure that is asked for is remembered."""
         cache = self.cache
         entry = None if key is None else cache.entry(key)
         usable = entry is not None and not entry.failure and self._age(entry) < cache.stale_if_error
         if usable and self._covers(error):
             return entry
-        if key is not None and isinstance(error, self._negative_on) and (entry is None or not entry.failure):
+        wanted = key is not None and isinstance(error, self._negative_on) and since == cache.forgotten
+        if wanted and (entry is None or not entry.failure):
             self._remember(key, error)
         return None
 

@@ -171,6 +171,9 @@ def test_diff_compares_files_code_and_standard_input(command, monkeypatch):
         (["diff", "contract_service:Old", "odd2.json"], "odd2.json: a: must be an object or a boolean"),
         (["diff", "contract_service:Old", "odd3.json"], "odd3.json: a.b: multipleOf must be above 0"),
         (["diff", "contract_service:Old", "odd4.json"], "odd4.json: the schema: minimum is true"),
+        (["diff", "contract_service:Old", "odd5.json"], "odd5.json: the schema: shape has [1], which is no dimension"),
+        (["diff", "contract_service:Old", "odd6.json"], "odd6.json: the schema: shape has -1, which is no dimension"),
+        (["diff", "contract_service:Old", "odd7.json"], "odd7.json: the schema: required must hold names"),
         (["diff", "contract_service:Old", "v2.json"], "v2.json is V2 metadata"),
         (["diff", "contract_service:Old", "latin.json"], "latin.json is no text in UTF-8"),
         (["diff", "contract_service:Old", "."], ". is a folder"),
@@ -189,6 +192,9 @@ def test_every_error_is_one_line_and_status_two(command, tmp_path, arguments, wo
     (tmp_path / "odd2.json").write_text('{"properties": {"a": 3}}')
     (tmp_path / "odd3.json").write_text('{"properties": {"a": {"properties": {"b": {"anyOf": [{"multipleOf": 0}]}}}}}')
     (tmp_path / "odd4.json").write_text('{"items": true, "minimum": true}')
+    (tmp_path / "odd5.json").write_text('{"type": "array", "dtype": "int8", "shape": ["n", [1]]}')
+    (tmp_path / "odd6.json").write_text('{"type": "array", "dtype": "int8", "shape": [-1]}')
+    (tmp_path / "odd7.json").write_text('{"type": "object", "required": [5]}')
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "list.json").write_text("[]")
     (tmp_path / "deep.json").write_text("[" * 100_000)
