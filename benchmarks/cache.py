@@ -41,12 +41,14 @@ def model(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     until = perf_counter() + _COST * len(x)
     while perf_counter() < until:
         pass
-    return x.sum(axis=1)
+    sums: npt.NDArray[np.float64] = x.sum(axis=1)
+    return sums
 
 
 def free(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """The same without the time."""
-    return x.sum(axis=1)
+    sums: npt.NDArray[np.float64] = x.sum(axis=1)
+    return sums
 
 
 def batches(new: int) -> Iterator[npt.NDArray[np.float64]]:

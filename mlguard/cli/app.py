@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import mlguard
-from mlguard.cli import demo, doctor, policies, schema
+from mlguard.cli import demo, doctor, drift, policies, schema
 
 __all__ = ["app"]
 
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.add_typer(policies.app, name="policies")
 app.add_typer(schema.app, name="schema")
+app.add_typer(drift.app, name="drift")
 app.command("doctor")(doctor.doctor)
 
 

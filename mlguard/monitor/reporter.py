@@ -65,8 +65,8 @@ class Monitor(Section):
     """Write an event for each call through the application's structlog. False: only count, for `f.guard.stats()`."""
     sample_rate: float = Field(default=1.0, gt=0, le=1)
     """The share of successful calls whose event is written, above 0 and at most 1. Failed, refused, slow and degraded
-    calls, and those that report mode let pass, are always written. The default drops nothing, because what is dropped
-    can't be asked for later."""
+    calls, those that report mode let pass and those with anomalies are always written. The default drops nothing,
+    because what is dropped can't be asked for later."""
     summaries: bool = True
     """Add shapes, statistics and numbers of the arguments and the result; never text. On by default: they tell a wrong
     input from a broken model."""

@@ -87,7 +87,7 @@ def test_a_bad_option_is_refused_with_its_name_and_value(command, arguments, wor
 
 POLICIES = """
 [policies.realtime]
-description = "Answer quickly."
+description = "Answer [quickly]."
 retry = { max_retries = 2 }
 """
 
@@ -97,7 +97,7 @@ def test_policies_list_shows_ones_own_and_the_presets(command, tmp_path):
     (tmp_path / "mlguard.toml").write_text(POLICIES)
     status, said, _ = command("policies", "list")
     assert status == 0
-    assert "Answer quickly." in said
+    assert "Answer [quickly]." in said
     assert "mlguard:realtime" in said
 
 
@@ -135,14 +135,14 @@ def test_policies_explain_says_where_a_value_comes_from(command, tmp_path):
 
 def test_one_policy_that_cannot_be_used_does_not_hide_the_others(command, tmp_path):
     """list shows it with the reason, and what check() refuses follows as a warning."""
-    (tmp_path / "mlguard.toml").write_text(f'{POLICIES}[policies.later]\nextends = "[of_code]"\n')
+    (tmp_path / "mlguard.toml").write_text(f'{POLICIES}[policies.later]\nextends = "of_code"\n')
     status, said, error = command("policies", "list")
     assert status == 0
-    assert "Answer quickly." in said
+    assert "Answer [quickly]." in said
     assert re.search(r"later +- +", said)
-    assert "[of_code]" in said
+    assert "of_code" in said
     assert error.startswith("Warning, unless your code defines what is missing: ")
-    assert "'later' extends '[of_code]'" in error
+    assert "'later' extends 'of_code'" in error
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["explain", "realtime"]])
