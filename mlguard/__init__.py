@@ -6,7 +6,7 @@ Start with `guarded`. How it all fits together is written in `mlguard/call.py`.
 from typing import TYPE_CHECKING, Any
 
 from mlguard import policies
-from mlguard.cache import Cache, CacheInfo, NotKeyed
+from mlguard.cache import Cache, NotKeyed
 from mlguard.context import note, time_left
 from mlguard.drift.section import Drift
 from mlguard.errors import (
@@ -30,6 +30,7 @@ from mlguard.validation import Array, Validation
 
 if TYPE_CHECKING:
     from mlguard import testing as testing
+    from mlguard.cache import CacheInfo
     from mlguard.validation.rows import Rows
 
 __version__ = "0.1.0.dev0"
@@ -77,6 +78,10 @@ def __getattr__(name: str) -> Any:
         from mlguard.validation.rows import Rows
 
         return Rows
+    if name == "CacheInfo":
+        from mlguard.cache import CacheInfo
+
+        return CacheInfo
     if name == "testing":
         import importlib
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 from mlguard import clock
-from mlguard.cache import CacheInfo, ResultCache
 from mlguard.context import Call
 from mlguard.errors import PolicyError
 from mlguard.outcome import Disposition
@@ -18,6 +17,9 @@ from mlguard.policies import Policy
 from mlguard.target import Kind
 from mlguard.validation import Binding
 from mlguard.wrapper import Wrapper
+
+if TYPE_CHECKING:
+    from mlguard.cache import CacheInfo, ResultCache
 
 __all__ = ["Guarded", "Handle", "Outcome"]
 
@@ -206,7 +208,7 @@ class Handle(Generic[P, R_co]):
     def _cache(self) -> ResultCache:
         if "cache" not in self._wrapper.rooms:
             raise PolicyError(f"{self._wrapper.target.name} has no cache. Fix: add cache=Cache(ttl=...) to its policy.")
-        return cast(ResultCache, self._wrapper.rooms["cache"])
+        return cast("ResultCache", self._wrapper.rooms["cache"])
 
 
 class BoundGuarded(Generic[P, R_co]):

@@ -9,15 +9,15 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from types import UnionType
-from typing import Annotated, Any, Final, NoReturn, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, Union, get_args, get_origin
 
 from mlguard import clock, context
 from mlguard.awaited_streams import AwaitedStream, Finished, Started, gives_stream
 from mlguard.batch import Batch, RowArguments
-from mlguard.cache import Cache, ResultCache, cache_for, store_of
+from mlguard.cache import Cache
 from mlguard.errors import PolicyError
 from mlguard.keyed import Place, Pool, pool_of
-from mlguard.memory import Memory, MemoryGuard, guard_for
+from mlguard.memory import Memory
 from mlguard.monitor import Reporter
 from mlguard.outcome import Disposition, from_within
 from mlguard.policies import Policy
@@ -27,6 +27,10 @@ from mlguard.streams import END, Opener, first_checked, opened_fallback, opened_
 from mlguard.target import Kind, Target
 from mlguard.validation import Binding
 from mlguard.vocabulary import Runtime
+
+if TYPE_CHECKING:
+    from mlguard.cache import ResultCache
+    from mlguard.memory import MemoryGuard
 
 __all__ = ["Options", "Wiring", "core_names", "wire"]
 
@@ -193,6 +197,8 @@ def _result_cache(
     shared: Callable[[str, Callable[..., Any]], Any],
     checked: bool,
 ) -> ResultCache:
+    from mlguard.cache import cache_for, store_of  # loads what caches are made of, which not every program needs
+
     store = shared("cache", store_of) if section.scope or options.scope else None
     return cache_for(
         target,
@@ -207,6 +213,8 @@ def _result_cache(
 
 def _memory_guard(target: Target, declared: Target, section: Memory, options: Options) -> MemoryGuard:
     batch = Batch(declared, options.rows) if section.split else None
+    from mlguard.memory import guard_for  # loads what guards memory
+
     return guard_for(target, section, need=options.need, batch=batch)
 
 

@@ -6,15 +6,16 @@ lie (`store`), how they are handed out (`copies`), and who computes while others
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from mlguard.cache.keys import NotKeyed
-from mlguard.cache.result import MISS, CacheInfo, ResultCache
+from mlguard.cache.identity import NotKeyed
 from mlguard.cache.section import Cache
-from mlguard.cache.store import MemoryStore, shrink, store_of
 
 if TYPE_CHECKING:
     from mlguard.batch import RowArguments
+    from mlguard.cache.result import MISS, CacheInfo, ResultCache
+    from mlguard.cache.store import MemoryStore, shrink, store_of
     from mlguard.target import Target
 
 __all__ = ["MISS", "Cache", "CacheInfo", "MemoryStore", "NotKeyed", "ResultCache", "cache_for", "shrink", "store_of"]
@@ -33,6 +34,8 @@ def cache_for(target: Target, section: Cache, *, rows: RowArguments = None, **op
         PolicyError: The section can't be honoured for this function.
         NameError: An annotation names something that is not defined yet.
     """
+    from mlguard.cache.result import ResultCache
+
     shared = section.store != "memory"
     if section.rows:
         from mlguard.batch import Batch
@@ -45,3 +48,20 @@ def cache_for(target: Target, section: Cache, *, rows: RowArguments = None, **op
 
         return SharedCache(target, section, **options)
     return ResultCache(target, section, **options)
+
+
+_LATER = {
+    "MISS": "result",
+    "CacheInfo": "result",
+    "ResultCache": "result",
+    "MemoryStore": "store",
+    "shrink": "store",
+    "store_of": "store",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What runs is loaded for the first function that has a cache: most programs import less than they might use."""
+    if name in _LATER:
+        return getattr(importlib.import_module(f"mlguard.cache.{_LATER[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,7 +16,6 @@ from pydantic import (
 )
 
 from mlguard import clock
-from mlguard.cache.stores.urls import SCHEMES, shown_url
 from mlguard.resilience.error_paths import error_at, path_of
 from mlguard.section import Section, nearest
 
@@ -47,12 +46,16 @@ class _Url(str):
     __slots__ = ()
 
     def __repr__(self) -> str:
+        from mlguard.cache.stores.urls import shown_url  # not at import: most caches are in memory
+
         return repr(shown_url(str(self)))
 
 
 def _store(given: Any) -> Any:
     """A store: "memory", the URL of one, or an object with the methods of one."""
     if isinstance(given, str):
+        from mlguard.cache.stores.urls import SCHEMES
+
         scheme, found, _ = given.partition("://")
         if given != "memory" and not (found and scheme in SCHEMES):
             hint = nearest(scheme if found else given, ["memory", *SCHEMES])
@@ -104,7 +107,11 @@ def _paths(errors: Any) -> list[str]:
 
 
 def _shown_store(store: Any) -> str:
-    return shown_url(store) if isinstance(store, str) else type(store).__qualname__
+    if not isinstance(store, str):
+        return type(store).__qualname__
+    from mlguard.cache.stores.urls import shown_url
+
+    return shown_url(store)
 
 
 _PATHS = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
