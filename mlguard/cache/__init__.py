@@ -15,10 +15,21 @@ from mlguard.cache.section import Cache
 if TYPE_CHECKING:
     from mlguard.batch import RowArguments
     from mlguard.cache.result import MISS, CacheInfo, ResultCache
-    from mlguard.cache.store import MemoryStore, shrink, store_of
+    from mlguard.cache.store import MemoryStore, held, shrink, store_of
     from mlguard.target import Target
 
-__all__ = ["MISS", "Cache", "CacheInfo", "MemoryStore", "NotKeyed", "ResultCache", "cache_for", "shrink", "store_of"]
+__all__ = [
+    "MISS",
+    "Cache",
+    "CacheInfo",
+    "MemoryStore",
+    "NotKeyed",
+    "ResultCache",
+    "cache_for",
+    "held",
+    "shrink",
+    "store_of",
+]
 
 
 def cache_for(target: Target, section: Cache, *, rows: RowArguments = None, **options: Any) -> ResultCache:
@@ -55,6 +66,7 @@ _LATER = {
     "CacheInfo": "result",
     "ResultCache": "result",
     "MemoryStore": "store",
+    "held": "store",
     "shrink": "store",
     "store_of": "store",
 }

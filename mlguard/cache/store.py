@@ -21,7 +21,7 @@ from mlguard.cache.section import Cache
 from mlguard.forks import in_children, renew_in_children
 from mlguard.target import Target
 
-__all__ = ["Entry", "Ledger", "MemoryStore", "expiry", "shrink", "store_of"]
+__all__ = ["Entry", "Ledger", "MemoryStore", "expiry", "held", "shrink", "store_of"]
 
 _SWEPT: Final = 2  # old entries looked at for expiry whenever one is stored: cheap, and twice as fast as they come
 _random = random.Random()  # noqa: S311 - spreads expiry; its own, so that the user's seeded one notices nothing
@@ -228,6 +228,11 @@ def shrink(bytes_wanted: int) -> int:
     total = sum(held for _, held in stores)
     wanted = min(bytes_wanted, total)
     return sum(store.shrink(-(-wanted * held // total)) for store, held in stores) if total > 0 and wanted > 0 else 0
+
+
+def held() -> int:
+    """Estimated bytes that the memory stores of this process hold."""
+    return sum(store.bytes for store in list(_stores))
 
 
 def store_of(_: Target, section: Cache) -> MemoryStore:

@@ -22,6 +22,10 @@ SHARE_OF_TIME = 0.05
 LONGEST_PAUSE = 60.0
 """Seconds after which even work that has been useless so far is tried again."""
 
+WORTHWHILE = 8
+"""Caches that hold less than this part of what is missing are left alone: without them hits would be lost, and the call
+could not start all the same."""
+
 
 class Throttled:
     """Work that runs in one thread at a time, and for at most 5 % of the time.
@@ -66,7 +70,7 @@ class Throttled:
 def _shrink(wanted: int) -> int:
     from mlguard import cache  # here, because most policies need one of the two rooms only
 
-    return cache.shrink(wanted)
+    return cache.shrink(wanted) if cache.held() * WORTHWHILE >= wanted else 0
 
 
 def _collect() -> int:
