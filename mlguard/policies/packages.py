@@ -114,5 +114,5 @@ def _folders(package: str) -> list[Path]:
 
 
 def _described(point: EntryPoint) -> str:
-    dist: Any = point.dist  # whose metadata may be broken
-    return f"{dist.name} {dist.version}" if dist is not None and dist.name else point.value
+    about: Any = {} if point.dist is None else point.dist.metadata  # which may be broken
+    return f"{about.get('Name')} {about.get('Version')}" if about.get("Name") else point.value

@@ -184,7 +184,7 @@ ARRAYS = [
 
 SCALARS = [
     np.float64(-0.0), np.float32(1.5), np.int8(-3), np.bool_(True), np.complex64(1j), np.datetime64("2024-01-01"),
-    np.datetime64("NaT"), np.timedelta64(5, "ms"), np.str_("a\0"), np.str_(""), np.bytes_(b"x\0"), np.longlong(3),
+    np.datetime64("NaT", "us"), np.timedelta64(5, "ms"), np.str_("a\0"), np.str_(""), np.bytes_(b"x\0"), np.longlong(3),
     np.uint64(2**64 - 1), np.float16(1),
 ]  # fmt: skip
 

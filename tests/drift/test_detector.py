@@ -452,7 +452,7 @@ def test_values_that_raise_are_wrong_and_harm_nobody(watch, reference) -> None:
 
     detector = watch(reference)
     detector.observe((Broken(), b"x", Broken()), {}, 0.5)
-    detector.observe((Pair(3), np.datetime64("NaT"), pd.NA), {}, 0.5)
+    detector.observe((Pair(3), np.datetime64("NaT", "us"), pd.NA), {}, 0.5)
     assert counted(detector, "age")[-2] == 1
     assert counted(detector, "city")[-1] == 1
     assert Drift(profile="x").sample == 256

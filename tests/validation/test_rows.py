@@ -128,6 +128,8 @@ def test_columns_of_numpy(annotation: Any, column: Any, expected: Any) -> None:
     assert found(Arrays, Rows(row(annotation)), {"x": column}) == expected
 
 
+NULLS = np.array([1, None, np.nan, pd.NaT, pd.NA, np.datetime64("NaT", "us")], object)
+
 TIMES: list[tuple[str, Any, Any, Any]] = [
     ("days for a date", dt.date, np.array(["2020-01-01"], "M8[D]"), []),
     ("midnight for a date", dt.date, np.array(["2020-01-01"], "M8[ns]"), []),
@@ -151,7 +153,7 @@ TIMES: list[tuple[str, Any, Any, Any]] = [
     ),
     ("text of NumPy", Annotated[str, Field(max_length=2)], np.array(["ab", "abc"]), x("string_too_long", 1)),
     ("text as bytes", Annotated[str, Field(max_length=2)], np.array([b"ab", b"abc"]), x("string_too_long", 1)),
-    ("nulls among objects", int | None, np.array([1, None, np.nan, pd.NaT, pd.NA, np.datetime64("NaT")], object), []),
+    ("nulls among objects", int | None, NULLS, []),
     ("numbers of NumPy among objects", int, np.array([np.int64(1), np.int8(2)], object), []),
     ("times of NumPy among objects", dt.datetime, np.array([np.datetime64("2020", "ns")], object), []),
     ("text among objects", int, np.array([1, "2"], object), x("int_type", 1)),

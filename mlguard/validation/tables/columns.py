@@ -244,10 +244,16 @@ def plain(value: Any) -> Any:
 def times(values: Array) -> Array:
     """The same, with times in units that Python has: microseconds, or days."""
     if values.dtype.kind in "mM":
-        unit = np.datetime_data(values.dtype)[0]
-        wanted = "D" if values.dtype.kind == "M" and unit in _DATES else "us"
+        unit: Any = np.datetime_data(values.dtype)[0]
+        wanted: Any = "D" if values.dtype.kind == "M" and unit in _DATES else "us"
         if unit != wanted:
-            return values.astype(f"{values.dtype.kind}8[{wanted}]")
+            as_wanted = f"{values.dtype.kind}8[{wanted}]"
+            try:
+                return values.astype(as_wanted)
+            except OverflowError:  # NumPy 2.5 and later; earlier ones let such a time run into another year
+                most = np.iinfo(np.int64).max // int(np.timedelta64(1, unit) / np.timedelta64(1, wanted))
+                fits = np.abs(values.view(np.int64).astype(np.float64)) < most
+                return np.where(fits, values, np.array("NaT", values.dtype)).astype(as_wanted)
     return values
 
 
