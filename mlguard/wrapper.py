@@ -304,7 +304,8 @@ def _refuse_what_is_fixed(target: Target, before: Policy, after: Policy) -> None
     """What a process does once and can't undo is no matter for a reload."""
     for name, section in section_classes().items():
         for key in section.fixed:
-            old, new = (getattr(getattr(policy, name), key, None) for policy in (before, after))
+            default = section.model_fields[key].default
+            old, new = (getattr(getattr(policy, name), key, default) for policy in (before, after))
             if old != new:
                 raise PolicyError(
                     f"{target.name}: {name}.{key} can't change while the process runs ({old} -> {new}). "

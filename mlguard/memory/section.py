@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,6 +19,8 @@ class Memory(Section):
     Under pressure a call waits, up to `max_wait` and its deadline, and is then refused with `MemoryPressureError`; one
     that could never fit is refused at once.
     """
+
+    fixed: ClassVar[tuple[str, ...]] = ("return_freed_memory",)  # the allocator can't be told otherwise again
 
     threshold: float = Field(default=0.85, gt=0, le=1)
     """The share of the limit up to which calls are admitted. 0.85 leaves room for what nobody declared, and for what is

@@ -208,6 +208,27 @@ def test_all_or_nothing(write, flaky):
     assert flaky.tries(f) == 2
 
 
+def test_what_a_process_does_once_is_no_matter_for_a_reload(write):
+    """A setting that can't be undone is refused by its name, and nothing changes; its section may come and go."""
+    write(FIRST)
+
+    @guarded("p")
+    def f() -> int:
+        return 1
+
+    f()
+    write(FIRST + "memory = true\n")
+    assert len(policies.reload()) == 1
+    write(SECOND + "memory = { return_freed_memory = true }\n")
+    with pytest.raises(
+        PolicyError, match=r"f: memory.return_freed_memory can't change while the process runs \(False -> True\)"
+    ):
+        policies.reload()
+    assert f.guard.policy.retry.max_retries == 1
+    write(FIRST)
+    assert len(policies.reload()) == 1
+
+
 def test_functions_that_are_gone_hinder_nobody(write):
     """A function that nobody has any more can't keep policies from changing, also before it is collected."""
     write("[policies.p]\n[policies.q]\n")
