@@ -3,7 +3,7 @@
 Start with `guarded`. How it all fits together is written in `mlguard/call.py`.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlguard import policies
 from mlguard.cache import Cache, NotKeyed
@@ -22,6 +22,7 @@ from mlguard.errors import (
 )
 from mlguard.guard import guarded
 from mlguard.handle import Guarded, Handle, Outcome
+from mlguard.later import later
 from mlguard.memory import Memory
 from mlguard.monitor import Monitor, Redacted
 from mlguard.policies import Policy
@@ -71,19 +72,4 @@ __all__ = [
     "time_left",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """What not every program needs is loaded when it is first asked for."""
-    if name == "Rows":
-        from mlguard.validation.rows import Rows
-
-        return Rows
-    if name == "CacheInfo":
-        from mlguard.cache import CacheInfo
-
-        return CacheInfo
-    if name == "testing":
-        import importlib
-
-        return importlib.import_module("mlguard.testing")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = later(__name__, {"CacheInfo": "cache", "Rows": "validation", "testing": "testing"})

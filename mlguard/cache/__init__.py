@@ -6,11 +6,11 @@ lie (`store`), how they are handed out (`copies`), and who computes while others
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from mlguard.cache.identity import NotKeyed
 from mlguard.cache.section import Cache
+from mlguard.later import later
 
 if TYPE_CHECKING:
     from mlguard.batch import RowArguments
@@ -61,19 +61,15 @@ def cache_for(target: Target, section: Cache, *, rows: RowArguments = None, **op
     return ResultCache(target, section, **options)
 
 
-_LATER = {
-    "MISS": "result",
-    "CacheInfo": "result",
-    "ResultCache": "result",
-    "MemoryStore": "store",
-    "held": "store",
-    "shrink": "store",
-    "store_of": "store",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """What runs is loaded for the first function that has a cache: most programs import less than they might use."""
-    if name in _LATER:
-        return getattr(importlib.import_module(f"mlguard.cache.{_LATER[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = later(
+    __name__,
+    {
+        "MISS": "result",
+        "CacheInfo": "result",
+        "ResultCache": "result",
+        "MemoryStore": "store",
+        "held": "store",
+        "shrink": "store",
+        "store_of": "store",
+    },
+)

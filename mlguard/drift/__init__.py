@@ -4,9 +4,10 @@
 loaded when it is first used.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlguard.drift.section import Drift
+from mlguard.later import later
 
 if TYPE_CHECKING:
     from mlguard.drift.comparison import Comparison, compare, compare_counts
@@ -27,21 +28,16 @@ __all__ = [
     "subtract",
 ]
 
-_FILES = {
-    "Comparison": "comparison",
-    "Profile": "reference",
-    "ProfileError": "errors",
-    "compare": "comparison",
-    "compare_counts": "comparison",
-    "merge": "fleet",
-    "profile": "making",
-    "subtract": "fleet",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _FILES:
-        from importlib import import_module
-
-        return getattr(import_module(f"mlguard.drift.{_FILES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = later(
+    __name__,
+    {
+        "Comparison": "comparison",
+        "Profile": "reference",
+        "ProfileError": "errors",
+        "compare": "comparison",
+        "compare_counts": "comparison",
+        "merge": "fleet",
+        "profile": "making",
+        "subtract": "fleet",
+    },
+)

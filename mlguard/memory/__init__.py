@@ -6,9 +6,9 @@ Here live the section `Memory`, what it becomes for one function (`MemoryGuard`)
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from mlguard.later import later
 from mlguard.memory.section import Memory
 
 if TYPE_CHECKING:
@@ -19,19 +19,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Gauge", "LearningGuard", "Memory", "MemoryGuard", "Probe", "Reading", "guard_for", "read"]
 
-_LATER = {
-    "Gauge": "gauge",
-    "read": "gauge",
-    "MemoryGuard": "guard",
-    "LearningGuard": "measuring",
-    "guard_for": "measuring",
-    "Probe": "probe",
-    "Reading": "probe",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """What runs is loaded for the first function that guards memory: most programs import less than they might use."""
-    if name in _LATER:
-        return getattr(importlib.import_module(f"mlguard.memory.{_LATER[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = later(
+    __name__,
+    {
+        "Gauge": "gauge",
+        "read": "gauge",
+        "MemoryGuard": "guard",
+        "LearningGuard": "measuring",
+        "guard_for": "measuring",
+        "Probe": "probe",
+        "Reading": "probe",
+    },
+)

@@ -5,8 +5,9 @@ policy's section, `Binding` is what it becomes for one function. Everything but 
 scalars, containers, validators.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from mlguard.later import later
 from mlguard.validation.array import Array
 from mlguard.validation.binding import Binding
 from mlguard.validation.section import Validation
@@ -16,11 +17,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Array", "Binding", "Rows", "Validation"]
 
-
-def __getattr__(name: str) -> Any:
-    """`Rows` loads what reads and looks at tables, which not every program needs."""
-    if name == "Rows":
-        from mlguard.validation.rows import Rows
-
-        return Rows
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = later(__name__, {"Rows": "rows"})
