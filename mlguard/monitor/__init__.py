@@ -5,6 +5,7 @@ once, in `event.py`. What stays out: metrics, drift and the searchable record, w
 """
 
 from mlguard.monitor.redaction import Redacted
-from mlguard.monitor.reporter import Monitor, Reporter
+from mlguard.monitor.reporter import Reporter
+from mlguard.monitor.section import Monitor
 
 __all__ = ["Monitor", "Redacted", "Reporter"]

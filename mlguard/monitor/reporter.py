@@ -3,48 +3,40 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import itertools
 import logging
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from mlguard import clock
-from mlguard.clock import Duration
 from mlguard.context import Call
-from mlguard.drift.section import DriftSetting, or_a_path
 from mlguard.errors import GuardError, InvalidInputError, InvalidOutputError
 from mlguard.forks import in_children
 from mlguard.monitor import failures
-from mlguard.monitor.latency import Latency
-from mlguard.monitor.redaction import HIDDEN, Words, scrubbed
+from mlguard.monitor.counts import OVERLOAD, QUIET, Counts
+from mlguard.monitor.parameters import Parameters
+from mlguard.monitor.redaction import HIDDEN, scrubbed
+from mlguard.monitor.section import Monitor
 from mlguard.monitor.sink import Sink
 from mlguard.monitor.summaries import plain, summarise
 from mlguard.outcome import Disposition, disposition_of
-from mlguard.section import Section
 from mlguard.target import Target
 
 if TYPE_CHECKING:
     from mlguard.drift.detector import Detector
 
-__all__ = ["Monitor", "Reporter"]
+__all__ = ["Reporter"]
 
 SCHEMA_VERSION: Final = 1
-QUIET: Final = 1.0
-"""Seconds between two events of rejections of one kind: an overload must not become a flood of log lines."""
-
 _VIOLATIONS = 20
 _NOTES = 32
-_FAILURE_TYPES = 50
 _EVENT = "mlguard.call"
 _EXCEPTION_EVENT = "mlguard.call.exception"
 _INFO, _WARNING, _ERROR = logging.INFO, logging.WARNING, logging.ERROR
-
-_OVERLOAD = frozenset({Disposition.REJECTED_MEMORY, Disposition.REJECTED_BREAKER, Disposition.REJECTED_CONCURRENCY})
 
 # Names that structlog or a standard library LogRecord gives a meaning to; a note of that name would break the line.
 _TAKEN = frozenset(vars(logging.makeLogRecord({}))) | {
@@ -52,29 +44,8 @@ _TAKEN = frozenset(vars(logging.makeLogRecord({}))) | {
     "stacklevel", "positional_args", "extra", "message", "asctime", "taskName",
 }  # fmt: skip
 
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
 _chance = random.Random()  # noqa: S311 - sampling; not the shared generator, whose sequence belongs to the user's model
 in_children(_chance.seed)
-
-
-class Monitor(Section):
-    """One log event a call, and counts. Without settings every call is logged, with summaries."""
-
-    log: bool = True
-    """Write an event for each call through the application's structlog. False: only count, for `f.guard.stats()`."""
-    sample_rate: float = Field(default=1.0, gt=0, le=1)
-    """The share of successful calls whose event is written, above 0 and at most 1. Failed, refused, slow and degraded
-    calls, those that report mode let pass and those with anomalies are always written. The default drops nothing,
-    because what is dropped can't be asked for later."""
-    summaries: bool = True
-    """Add shapes, statistics and numbers of the arguments and the result; never text. On by default: they tell a wrong
-    input from a broken model."""
-    slow_call: Duration | None = None
-    """From this duration on a call is slow: always written, and counted. None: no call is."""
-    drift: DriftSetting = Field(default=None, json_schema_extra=or_a_path)
-    """Compare inputs and predictions with a profile of the training data: its path, or a `Drift` section. None: not,
-    because only who trained the model has the profile."""
 
 
 class Reporter:
@@ -113,7 +84,7 @@ class Reporter:
         self._watch = watch
         self._drift = drift
         self._sink = Sink()
-        self._parameters: _Parameters | None = None  # read at the first event, when annotations can be resolved
+        self._parameters: Parameters | None = None  # read at the first event, when annotations can be resolved
         about = {
             "code.function.name": target.name,
             "mlguard.policy": policy_name,
@@ -144,10 +115,10 @@ class Reporter:
         """A call returned, or a stream came to its end."""
         duration = clock.now() - this.started
         disposition = this.disposition
-        self._latencies[disposition].add(duration)
+        self.counts.latencies[disposition].add(duration)
         slow = duration >= self._slow
         if slow:
-            self._slow_calls += 1
+            self.counts.slow += 1
         odd = self._observe(this, args, kwargs, result) if self._drift is not None else None
         if not self._log:
             return
@@ -184,7 +155,7 @@ class Reporter:
                     self._tell_output(event, result)
             self._sink.write(config, level, _EVENT, event)
         except Exception as trouble:
-            self._count_trouble("log", trouble)
+            self.counts.trouble("log", trouble)
 
     def failed(self, this: Call, error: BaseException, args: Any, kwargs: Any) -> None:
         """An exception, a rejection or a cancellation ended a call; `call.py` raises it again."""
@@ -192,13 +163,13 @@ class Reporter:
         duration = now - this.started
         disposition = disposition_of(error)
         this.disposition = disposition
-        self._latencies[disposition].add(duration)
+        self.counts.latencies[disposition].add(duration)
         slow = duration >= self._slow
         if slow:
-            self._slow_calls += 1
+            self.counts.slow += 1
         name = failures.error_type(error)
         if disposition is not Disposition.CANCELLED:
-            self._count_failure(name)
+            self.counts.failure(name)
         odd = self._observe(this, args, kwargs, None) if self._drift is not None else None
         if not self._log:
             return
@@ -207,14 +178,9 @@ class Reporter:
             config = self._sink.open(level)
             if config is None:
                 return
-            suppressed = 0
-            if disposition in _OVERLOAD:
-                if now - self._told.get(disposition, -math.inf) < QUIET:
-                    self._suppressed[disposition] += 1
-                    return
-                self._told[disposition] = now
-                suppressed, self._suppressed[disposition] = self._suppressed[disposition], 0
-                self._left_out += suppressed
+            suppressed = self.counts.left_out_before(disposition, now) if disposition in OVERLOAD else 0
+            if suppressed is None:
+                return
             event = {
                 **self._about,
                 "mlguard.call_id": this.id,
@@ -242,7 +208,7 @@ class Reporter:
             if disposition is not Disposition.CANCELLED:
                 failures.mark(error, this, recorded_by, now)
         except Exception as trouble:
-            self._count_trouble("log", trouble)
+            self.counts.trouble("log", trouble)
 
     def explain(self) -> list[str]:
         section = self._section
@@ -263,32 +229,14 @@ class Reporter:
         return said
 
     def stats(self) -> dict[str, Any]:
-        told = {name: latency for name, latency in self._latencies.items() if latency.count}
-        return {
-            "calls": {name: latency.count for name, latency in told.items()},
-            "failures": dict(self._failures),
-            "slow": self._slow_calls,
-            "suppressed": self._left_out + sum(self._suppressed.values()),
-            "instrumentation_errors": self._troubles,
-            "last_instrumentation_error": self._last_trouble,
-            "duration": {name: latency.as_dict() for name, latency in told.items()},
-        }
+        return self.counts.stats()
 
     def reset(self) -> None:
-        self._latencies = {str(disposition): Latency() for disposition in Disposition}
-        self._failures: dict[str, int] = {}
-        self._slow_calls = 0
-        self._told: dict[str, float] = {}
-        self._suppressed: dict[str, int] = dict.fromkeys(map(str, _OVERLOAD), 0)
-        self._left_out = 0
-        self._troubles = 0
-        self._last_trouble: str | None = None
+        self.counts = Counts()
 
     def go_on_from(self, before: Reporter) -> None:
         """Takes over the counts of the one it replaces, whose policy has changed in another section."""
-        for name in ("_latencies", "_failures", "_slow_calls", "_told", "_suppressed", "_left_out", "_troubles"):
-            setattr(self, name, getattr(before, name))
-        self._last_trouble = before._last_trouble
+        self.counts = before.counts
 
     def _tell(self, event: dict[str, Any], this: Call) -> None:
         """What the call met, where it met anything."""
@@ -314,7 +262,7 @@ class Reporter:
                 for key, value in facts().items():
                     event.setdefault(key, value)
         except Exception as trouble:
-            self._count_trouble("watch", trouble)
+            self.counts.trouble("watch", trouble)
 
     def _tell_error(self, event: dict[str, Any], this: Call, error: BaseException, args: Any, kwargs: Any) -> None:
         """The exception's message and traceback, unless the event of a call inside this one has them."""
@@ -338,7 +286,7 @@ class Reporter:
             else:
                 event["exception"] = failures.stack(error, say)
         except Exception as trouble:
-            self._count_trouble("exception", trouble)
+            self.counts.trouble("exception", trouble)
 
     def _violation_of(self, error: BaseException) -> Callable[[Any], dict[str, str]]:
         """How an error's entries are told: with their messages only where this function's own schema wrote them."""
@@ -361,7 +309,7 @@ class Reporter:
             said = this.disposition == Disposition.EXECUTED and not self._stream
             return self._drift.observe(args, kwargs, result, has_result=said)
         except Exception as trouble:
-            self._count_trouble("drift", trouble)
+            self.counts.trouble("drift", trouble)
             return None
 
     def _tell_inputs(self, event: dict[str, Any], args: Any, kwargs: Any) -> None:
@@ -372,7 +320,7 @@ class Reporter:
                 else:
                     summarise(event, key, value)
         except Exception as trouble:
-            self._count_trouble("summaries", trouble)
+            self.counts.trouble("summaries", trouble)
 
     def _tell_output(self, event: dict[str, Any], result: Any) -> None:
         try:
@@ -381,75 +329,12 @@ class Reporter:
             else:
                 summarise(event, "mlguard.output", result)
         except Exception as trouble:
-            self._count_trouble("summaries", trouble)
+            self.counts.trouble("summaries", trouble)
 
-    def _known(self) -> _Parameters:
+    def _known(self) -> Parameters:
         if self._parameters is None:
-            self._parameters = _Parameters(self._target)
+            self._parameters = Parameters(self._target)
         return self._parameters
-
-    def _count_failure(self, name: str) -> None:
-        if name not in self._failures and len(self._failures) >= _FAILURE_TYPES:
-            name = "other"
-        self._failures.setdefault(name, 0)
-        self._failures[name] += 1
-
-    def _count_trouble(self, where: str, trouble: Exception) -> None:
-        self._troubles += 1
-        self._last_trouble = f"{where}: {failures.error_type(trouble)}"
-
-
-class _Parameters:
-    """The parameters of a function as its events name them, and which of them are hidden."""
-
-    def __init__(self, target: Target) -> None:
-        parameters = target.parameters
-        try:
-            hints: dict[str, Any] | None = target.hints
-        except Exception:  # what the annotations hide can't be known, so everything is hidden
-            hints = None
-        by_name = [parameter for parameter in parameters if parameter.kind is not inspect.Parameter.POSITIONAL_ONLY]
-        takes_more = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
-        # Beside **more, the name of a positional-only parameter may be a key of the caller's.
-        self.words = Words(hints or {}, [parameter.name for parameter in (by_name if takes_more else parameters)])
-        self.output_hidden = hints is None or "return" in self.words.hidden
-
-        def entry(parameter: inspect.Parameter) -> tuple[str, bool]:
-            return f"mlguard.input.{parameter.name}", hints is None or parameter.name in self.words.hidden
-
-        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        self._positional = [entry(parameter) for parameter in parameters if parameter.kind in positional]
-        self._by_name = {parameter.name: entry(parameter) for parameter in by_name if parameter.kind not in _VARIADIC}
-        self._rest = next((entry(p) for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL), None)
-        self._extra = next((entry(p) for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD), None)
-        bound_by = parameters[0].name if parameters and "." in target.qualname else ""
-        self._bound = bound_by in ("self", "cls") and bool(self._positional)
-        if self._bound:
-            del self._positional[0]
-
-    def named(self, args: Any, kwargs: Any) -> Iterable[tuple[tuple[str, bool], Any]]:
-        """Each argument with its key and whether it is hidden; the method's own object is none."""
-        if self._bound:
-            args = args[1:]
-        named = zip(self._positional, args, strict=False)
-        if not kwargs and len(args) <= len(self._positional):
-            return named  # as validation hands the arguments on
-        return itertools.chain(named, self._others(args, kwargs))
-
-    def _others(self, args: Any, kwargs: Any) -> Iterator[tuple[tuple[str, bool], Any]]:
-        if self._rest is not None and len(args) > len(self._positional):
-            yield self._rest, args[len(self._positional) :]
-        extra = {}
-        for name, value in kwargs.items():
-            if name in self._by_name:
-                yield self._by_name[name], value
-            else:
-                extra[name] = value
-        if extra and self._extra is not None:
-            yield self._extra, extra
-
-    def hidden_values(self, args: Any, kwargs: Any) -> Iterable[tuple[Any, bool]]:
-        return [(value, hidden) for (_, hidden), value in self.named(args, kwargs)]
 
 
 def _level_of(disposition: Disposition) -> tuple[int, str]:
