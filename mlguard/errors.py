@@ -46,6 +46,21 @@ class GuardError(Exception):
     retry_after: float | None = None
     permanent: bool = False
 
+    def __new__(cls, *args: Any, **named: Any) -> Self:
+        """A new error, or, given nothing but another one, an error that carries what that one carries.
+
+        So Ray raises on the driver what a worker raised: as a class of its own below the error's, made from the error
+        alone. Without this, `except InvalidInputError` would miss it, and its `retry_after` would be None.
+        """
+        if len(args) != 1 or not isinstance(args[0], GuardError):
+            return super().__new__(cls, *args, **named)
+        error = super().__new__(cls, *args[0]._made_of())
+        error.__dict__.update(args[0].__dict__)
+        return error
+
+    def _made_of(self) -> tuple[Any, ...]:
+        return self.args
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Keyword-only fields would be lost by the default, which calls the class with `args` alone.
         return _revive, (type(self), self.args, self.__dict__.copy())
@@ -119,6 +134,8 @@ class _SchemaError(GuardError, ValidationError):
     processes and to clients, and a batch is gigabytes.
     """
 
+    _lines: tuple[Any, ...]
+
     @classmethod
     def of(cls, title: str, violations: list[dict[str, Any]]) -> Self:
         """An error from violations as pydantic's ``errors()`` lists them: type, loc, msg and perhaps ctx."""
@@ -127,6 +144,15 @@ class _SchemaError(GuardError, ValidationError):
             for violation in violations
         ]
         return cls.from_exception_data(title, details, hide_input=True)
+
+    def __new__(cls, *args: Any, **named: Any) -> Self:
+        error = super().__new__(cls, *args, **named)
+        if len(args) > 1:
+            error._lines = args  # pydantic-core's own, which it does not give back
+        return error
+
+    def _made_of(self) -> tuple[Any, ...]:
+        return self._lines
 
     def errors(self, **options: Any) -> Any:
         """The violations as pydantic lists them, without ``input``: a refused value is never shown."""

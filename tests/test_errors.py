@@ -30,6 +30,33 @@ def test_pickle_keeps_everything(error: errors.GuardError) -> None:
     assert (again.retry_after, again.permanent) == (error.retry_after, error.permanent)
 
 
+VIOLATION = {"type": "custom", "loc": ("a", 0), "msg": "must be {odd}", "ctx": {"n": 1}}
+
+
+@pytest.mark.parametrize(
+    "error", [*REJECTIONS, errors.InvalidInputError.of("f()", [VIOLATION])], ids=lambda error: type(error).__name__
+)
+def test_an_error_made_of_an_error(error: errors.GuardError) -> None:
+    """Ray raises a worker's error as a class below it and one of its own, made from the error alone: nothing is lost.
+
+    The real Ray is in tests/integrations/scale_out.
+    """
+
+    class TaskError(Exception):
+        pass
+
+    class Dual(TaskError, type(error)):  # type: ignore[misc]
+        def __init__(self, cause: errors.GuardError) -> None:
+            self.cause = cause
+
+    again = Dual(error)
+    assert isinstance(again, type(error))
+    assert (again.retry_after, again.permanent) == (error.retry_after, error.permanent)
+    assert error.__dict__.items() <= again.__dict__.items()
+    if isinstance(again, pydantic.ValidationError):
+        assert (again.title, again.errors(), str(again)) == ("f()", [VIOLATION], str(error))
+
+
 def test_schema_errors_are_pydantics_as_well() -> None:
     """Code that catches pydantic's ValidationError also catches ours."""
     violation = {"type": "custom", "loc": ("a", 0), "msg": "must be {odd}", "ctx": {"n": 1}}
