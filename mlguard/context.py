@@ -22,6 +22,20 @@ current: ContextVar[Call | None] = ContextVar("mlguard_call", default=None)
 """The guarded call whose function is running in this thread or task."""
 
 
+class Until:
+    """A deadline from outside of every guarded call, such as that of the request they answer."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, at: float) -> None:
+        self.at: float | None = at
+        """On `clock.now`; None: it does not hold any more, for what the same request still does after its answer."""
+
+
+outside: ContextVar[Until | None] = ContextVar("mlguard_outside", default=None)
+"""What bounds every guarded call in this thread or task, whatever their policies say."""
+
+
 class Call:
     """One call of one guarded function, from its start to its end.
 
@@ -92,7 +106,8 @@ def note(**fields: Any) -> None:
 
 
 def time_left() -> float | None:
-    """Seconds until the ambient deadline, never below 0; None where no guarded call in progress has one.
+    """Seconds until the ambient deadline, never below 0; None where neither a guarded call in progress nor the request
+    has one.
 
     Hand it to the clients a guarded function calls: ``httpx.get(url, timeout=time_left())``.
     """
@@ -101,13 +116,15 @@ def time_left() -> float | None:
 
 
 def ambient_deadline() -> float | None:
-    """The earliest deadline of the calls in progress around this one, on `clock.now`; None: none has one."""
+    """The earliest deadline of the calls in progress around this one and of the request, on `clock.now`; None: none."""
+    until = outside.get()
+    limit = None if until is None else until.at
     call = current.get()
     while call is not None:
         if call.deadline is not None:
-            return call.deadline
+            return call.deadline if limit is None else min(call.deadline, limit)
         call = call.parent
-    return None
+    return limit
 
 
 _process: str

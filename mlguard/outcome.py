@@ -33,8 +33,9 @@ class Failure(StrEnum):
     """What kind of failure an exception is."""
 
     INVALID_INPUT = "invalid_input"
-    """The caller's fault; the function did not run. Never retried, never a breaker failure. What a guarded function
-    further in refused is the fault of the one around it, so `PERMANENT`."""
+    """The caller's fault; the function did not run, or said so itself with an HTTPException of Starlette's or FastAPI's
+    below 500. Never retried, never a breaker failure. What a guarded function further in refused is the fault of the one
+    around it, so `PERMANENT`."""
     INVALID_OUTPUT = "invalid_output"
     """The function's result breaks its schema. Retried only with ``Retry(on_invalid_output=True)``."""
     TRANSIENT = "transient"
@@ -148,6 +149,8 @@ def _kind_of(error: Exception) -> Failure:
     if isinstance(error, GuardError):
         return _own(error)
     status = status_of(error)
+    if status is not None and status < 500 and _answers_client(error):
+        return Failure.INVALID_INPUT
     if status == 429 or _aws_code(error) in _AWS_THROTTLED:
         return Failure.THROTTLED
     if status is not None:
@@ -257,6 +260,13 @@ def _grpc_code(error: Exception) -> Any:
         return code().name
     except Exception:
         return None
+
+
+def _answers_client(error: Exception) -> bool:
+    """True for what a path operation raises to answer its own client: not a callee's status, but the function's word."""
+    return "starlette.exceptions" in sys.modules and isinstance(
+        error, _classes_of("starlette.exceptions", ("HTTPException",))
+    )
 
 
 def _aws_code(error: Exception) -> Any:

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, model_validator
 
 from mlguard import clock
 from mlguard.clock import Duration
-from mlguard.context import Call, ambient_deadline
+from mlguard.context import Call, ambient_deadline, outside
 from mlguard.errors import DeadlineExceededError, PolicyError
 from mlguard.forks import renew_in_children
 from mlguard.resilience import alarms
@@ -248,6 +248,9 @@ class _Limit:
         # A stream's deadline moves on while its consumer works, so it may be later than it was at the start.
         if total is not None and self._deadline is not None and self._deadline >= self._this.started + total:
             return f"the limit of the whole call (timeout.total = {clock.duration_text(total)}) passed"
+        request = outside.get()
+        if request is not None and request.at == self._deadline:
+            return "the deadline of the request passed"
         return "the deadline of the guarded call around it passed"
 
 
