@@ -1,0 +1,60 @@
+"""What the reference says of a field of a Pydantic model: its real default and its bounds, in place of `Field(...)`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import annotated_types
+import griffe
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+_BOUNDS = {
+    annotated_types.Ge: ("ge", "at least"),
+    annotated_types.Gt: ("gt", "more than"),
+    annotated_types.Le: ("le", "at most"),
+    annotated_types.Lt: ("lt", "less than"),
+}
+
+
+class SectionFields(griffe.Extension):
+    """Asks the class itself, because a default may be a constant of another file, or made by a validator."""
+
+    def on_attribute(self, *, attr: griffe.Attribute, **_: Any) -> None:
+        """Called for every attribute, once its package is read."""
+        field = _field(attr)
+        if field is None:
+            return
+        # What is neither a class's nor an object's has no label, and a model's field is a setting, whatever else it is.
+        attr.labels -= {"class-attribute", "instance-attribute"}
+        if field.default is PydanticUndefined:
+            attr.value = None
+        elif not callable(field.default):
+            attr.value = repr(field.default)
+        if bounds := _bounds(field):
+            said = attr.docstring.value if attr.docstring else ""
+            attr.docstring = griffe.Docstring(f"{said}\n\n*Must be {bounds}.*", parent=attr, lineno=attr.lineno)
+
+
+def _field(attribute: griffe.Attribute) -> FieldInfo | None:
+    if attribute.parent is None or not attribute.parent.is_class or attribute.name.startswith("_"):
+        return None
+    module = importlib.import_module(attribute.module.path)
+    model: Any = module
+    for name in attribute.parent.path.removeprefix(f"{attribute.module.path}.").split("."):
+        model = getattr(model, name, None)
+    if not (isinstance(model, type) and issubclass(model, BaseModel)):
+        return None
+    return model.__pydantic_fields__.get(attribute.name)
+
+
+def _bounds(field: FieldInfo) -> str:
+    words = [
+        f"{word} {getattr(each, name)}"
+        for each in field.metadata
+        for kind, (name, word) in _BOUNDS.items()
+        if isinstance(each, kind)
+    ]
+    return " and ".join(words)
