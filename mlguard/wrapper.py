@@ -22,7 +22,7 @@ from mlguard.policies import Policy
 from mlguard.policies.ceiling import Clamped
 from mlguard.policies.choice import Choice
 from mlguard.policies.policy import section_classes
-from mlguard.scopes import Scopes
+from mlguard.scopes import ScopeKey, Scopes
 from mlguard.scopes import of_this_process as scopes_of_this_process
 from mlguard.specialise import readable, specialise
 from mlguard.target import Target
@@ -62,7 +62,7 @@ class Wrapper:
         self._options = options
         self._policy = None if choice.name else self._chosen(named)[0]
         self._bound: Bound | None = None
-        self._numbers = {0}  # of what it is bound to, and of what calls in progress were bound to
+        self._numbers: set[int] = set()  # of what it is bound to, and of what calls in progress were bound to
         self._variants: dict[tuple[str, bool], Callable[..., Any]] = {}
 
     @property
@@ -173,14 +173,34 @@ class Wrapper:
     def rebind(self, bound: Bound) -> None:
         """Puts another policy in place; calls in progress end under the one they began with."""
         with _settling:
-            before, self._bound = self._bound, bound
-            bound.number = next(number for number in itertools.count() if number not in self._numbers)
-            self._numbers.add(bound.number)
+            before, self._bound = self._bound, self._numbered(bound)
             bound.wiring.connect()
             self._variants = {}
             self.put()
         if before is not None:
             before.forget(self._function.__globals__, self._numbers)
+
+    def start_afresh(self, *, forget_name: bool) -> None:
+        """Forgets state and counts, for tests; calls in progress end as they began.
+
+        Args:
+            forget_name: Whether to forget as well what the name of its policy meant, so that the next call looks it up.
+        """
+        with _settling:
+            bound = self._bound
+            unbound = forget_name and self.choice.name is not None
+            if unbound:
+                self._bound, self._variants = None, {}
+                self.put()
+        if bound is not None:
+            if unbound:
+                bound.forget(self._function.__globals__, self._numbers)
+            for room in bound.wiring.rooms.values():
+                room.reset()
+
+    def scopes(self) -> list[ScopeKey]:
+        """The scopes that it shares in."""
+        return [] if self._bound is None else list(self._bound.wiring.scopes.values())
 
     def moved(self, get: Callable[[str], Resolved]) -> None:
         """Notes where the values of its policy stand now, which says what it said."""
@@ -221,7 +241,8 @@ class Wrapper:
         try:
             return self.choice.policy(get)
         except PolicyError as error:
-            raise PolicyError(f"{self.target.name}: {error}") from None
+            where = _on_which_worker() if self.choice.name else ""
+            raise PolicyError(f"{self.target.name}: {error}{where}") from None
 
     def _resolved(self, get: Callable[[str], Resolved]) -> Resolved | None:
         return None if self.choice.name is None else get(self.choice.name)
@@ -241,9 +262,15 @@ class Wrapper:
             policy, clamped = self._chosen(named)
             wiring = wire(self.target, policy, self._options, scopes=scopes_of_this_process)
             wiring.connect()
-            self._bound = Bound(self.target, policy, clamped, wiring, self._resolved(named))
+            self._bound = self._numbered(Bound(self.target, policy, clamped, wiring, self._resolved(named)))
             self.put()
             return self._bound, clamped
+
+    def _numbered(self, bound: Bound) -> Bound:
+        """With a number that no call in progress needs any more."""
+        bound.number = next(number for number in itertools.count() if number not in self._numbers)
+        self._numbers.add(bound.number)
+        return bound
 
     def _variant(self, name: str, flags: Mapping[str, bool], **names: Any) -> Callable[..., Any]:
         key = name, bool(_off)
@@ -298,6 +325,19 @@ def named(name: str) -> Resolved:
     from mlguard.policies.catalogue import of_this_process  # not at import: policies without a name need none of it
 
     return of_this_process.get(name)
+
+
+def _on_which_worker() -> str:
+    """What an error about a policy by name says besides in the workers of a pool, which read policies themselves."""
+    from mlguard.monitor.identity import worker  # not at import: only an error needs it
+
+    this = worker()
+    return (
+        f" This is {this}, and policies are read where a function runs. Fix: hand it the file as well, by "
+        "MLGUARD_POLICIES in its environment or in its working directory."
+        if this
+        else ""
+    )
 
 
 def _refuse_what_is_fixed(target: Target, before: Policy, after: Policy) -> None:
