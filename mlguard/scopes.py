@@ -6,7 +6,7 @@ Without a scope, one policy on two functions shares configuration, never state.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, TypeVar
 
 from mlguard.errors import PolicyError
@@ -71,6 +71,17 @@ class Scopes:
         """Puts what a reload made in place of what was there."""
         with self._lock:
             self._shared.update(other._shared)
+
+    def known(self) -> set[ScopeKey]:
+        """The scopes there are."""
+        with self._lock:
+            return set(self._shared)
+
+    def drop(self, keys: Iterable[ScopeKey]) -> None:
+        """Forgets scopes that no function shares in any more."""
+        with self._lock:
+            dropped = [self._shared.pop(key, None) for key in keys]
+        del dropped  # outside of the lock
 
     def renew_lock(self) -> None:
         """For the child of a fork: a thread that is not there any more may have held the lock."""

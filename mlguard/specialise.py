@@ -70,7 +70,9 @@ def _text_of_call() -> str:
     # The loader, unlike open(), also reads from a zip archive. Where only compiled files were shipped it finds nothing:
     # for that there is call.txt, the same file under a name that is shipped as data.
     loader: Any = mlguard.call.__loader__
-    source: str | None = loader.get_source("mlguard.call")
+    # The loader of pytest, which compiles what comes with a plugin itself, does not say what it read.
+    get_source = getattr(loader, "get_source", None)
+    source: str | None = get_source and get_source("mlguard.call")
     if source is not None:
         return source
     from importlib import resources

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from mlguard.errors import PolicyError
 from mlguard.forks import in_children
@@ -127,6 +128,29 @@ class Catalogue:
         with self._lock:
             dropped = self._change(_Sources())
         del dropped
+
+    @property
+    def state(self) -> Any:
+        """All that is known at this moment, for `put_back`."""
+        return self._sources
+
+    def put_back(self, state: Any, *, keep: Callable[[str], bool]) -> bool:
+        """Makes everything what it was, and says whether that changed anything.
+
+        Args:
+            state: What `state` was.
+            keep: Asked for each policy that code defined since, with the place of its definition, whether it stays.
+        """
+        with self._lock:
+            code = {
+                name: known
+                for name, known in self._sources.code.items()
+                if name not in state.code and keep(known[1].origin)
+            }
+            changed = self._sources is not state
+            dropped = self._change(replace(state, code={**state.code, **code}) if code else state) if changed else None
+        del dropped
+        return changed
 
     def names(self) -> list[str]:
         """Every policy that can be used on a function, presets left out."""

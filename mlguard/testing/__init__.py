@@ -1,4 +1,4 @@
-"""The public test mode: switch guards off, skip waits, capture events, stand in for the clock, let things go wrong.
+"""The public test mode: guards off, no waits, events captured, a clock to move, a fresh start, things that go wrong.
 
 Each is a context manager; nothing here changes anything before it is entered, and leaving it puts everything back.
 They act on the whole process: don't use them in a service. Nothing but code switches any of it on.
@@ -7,6 +7,7 @@ They act on the whole process: don't use them in a service. Nothing but code swi
 from mlguard.testing.chaos import Chaos, chaos
 from mlguard.testing.fake_clock import FakeClock
 from mlguard.testing.faults import Fault, changes, delays, fails, hangs, nan, wrong_shape
+from mlguard.testing.isolation import isolated
 from mlguard.testing.switches import capture_events, disabled, instant
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "fails",
     "hangs",
     "instant",
+    "isolated",
     "nan",
     "wrong_shape",
 ]
