@@ -1,0 +1,81 @@
+"""The folder of a record: which files are segments, and which of them go when there is no room.
+
+Workers share the folder without a lock. Each looks before it writes more than it may: what all open files may grow by
+until their owners look again is reserved, so that the folder stays within its bound whoever writes at the same time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+__all__ = ["LOOK_EVERY", "PREFIX", "SUFFIX", "Segment", "make_room", "segments_of"]
+
+PREFIX: Final = "calls-"
+SUFFIX: Final = ".jsonl"
+
+LOOK_EVERY: Final = 30.0
+"""Seconds after which a process looks at the folder before it writes on, however little it wrote since."""
+
+_OPEN = 2 * LOOK_EVERY  # a file without a write for so long grows only after its owner has looked
+
+
+class Segment(NamedTuple):
+    """One file of a record."""
+
+    path: Path
+    size: int
+    last_write: float
+    """Seconds since the epoch, by the file system."""
+
+
+def segments_of(folder: Path) -> list[Segment]:
+    """The segments of a folder, by the time they were begun; a file that goes in the meantime is none.
+
+    Raises:
+        OSError: The folder can't be listed.
+    """
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(PREFIX) and entry.name.endswith(SUFFIX):
+                try:
+                    if entry.is_file(follow_symlinks=False):
+                        status = entry.stat(follow_symlinks=False)
+                        found.append(Segment(Path(entry.path), status.st_size, status.st_mtime))
+                except OSError:
+                    continue
+    return sorted(found)
+
+
+def make_room(folder: Path, *, most: int, reserve: int, oldest: float | None, spare: Path) -> int:
+    """Removes the segments whose last write is longest ago until the rest fits; returns how many went.
+
+    Args:
+        folder: Where.
+        most: Bytes that the folder may hold.
+        reserve: Bytes by which an open file may grow before its owner looks again.
+        oldest: Files last written before this time go in any case; None: no matter how old.
+        spare: The caller's own file.
+
+    Raises:
+        OSError: The folder can't be listed, or a file in it can't be removed.
+    """
+    found = segments_of(folder)
+    now = time.time()
+    held = sum(one.size for one in found) + reserve * sum(now - one.last_write < _OPEN for one in found)
+    removed = 0
+    for one in sorted(found, key=lambda one: (one.last_write, one.path)):
+        too_old = oldest is not None and one.last_write < oldest
+        if (held <= most and not too_old) or one.path == spare:
+            continue
+        try:
+            os.unlink(one.path)
+        except FileNotFoundError:  # another process was quicker
+            pass
+        else:
+            removed += 1
+        held -= one.size + (reserve if now - one.last_write < _OPEN else 0)
+    return removed
