@@ -106,8 +106,7 @@ def note(**fields: Any) -> None:
 
 
 def time_left() -> float | None:
-    """Seconds until the ambient deadline, never below 0; None where neither a guarded call in progress nor the request
-    has one.
+    """Seconds until the ambient deadline, never below 0; None where neither the request nor a guarded call has one.
 
     Hand it to the clients a guarded function calls: ``httpx.get(url, timeout=time_left())``.
     """

@@ -33,9 +33,9 @@ class Failure(StrEnum):
     """What kind of failure an exception is."""
 
     INVALID_INPUT = "invalid_input"
-    """The caller's fault; the function did not run, or said so itself with an HTTPException of Starlette's or FastAPI's
-    below 500. Never retried, never a breaker failure. What a guarded function further in refused is the fault of the one
-    around it, so `PERMANENT`."""
+    """The caller's fault; the function did not run, or said so itself with an HTTPException below 500 of Starlette's or
+    FastAPI's. Never retried, never a breaker failure. What a guarded function further in refused is the fault of the
+    one around it, so `PERMANENT`."""
     INVALID_OUTPUT = "invalid_output"
     """The function's result breaks its schema. Retried only with ``Retry(on_invalid_output=True)``."""
     TRANSIENT = "transient"
@@ -263,7 +263,7 @@ def _grpc_code(error: Exception) -> Any:
 
 
 def _answers_client(error: Exception) -> bool:
-    """True for what a path operation raises to answer its own client: not a callee's status, but the function's word."""
+    """True for what a path operation raises to answer its client: the function's own word, no callee's status."""
     return "starlette.exceptions" in sys.modules and isinstance(
         error, _classes_of("starlette.exceptions", ("HTTPException",))
     )
