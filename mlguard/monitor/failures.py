@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from mlguard.context import Call
 from mlguard.errors import GuardError
 
-__all__ = ["LONGEST", "error_type", "mark", "message", "recorded", "stack"]
+__all__ = ["LONGEST", "error_type", "mark", "message", "recorded", "recorded_by", "stack"]
 
 LONGEST: Final = 500
 """Characters of an exception's message that an event quotes."""
@@ -98,6 +98,12 @@ def recorded(error: BaseException, this: Call) -> str | None:
         return None
     recorded_by, parent, when = found
     return str(recorded_by) if when > this.started or (parent is not None and parent == this.id) else None
+
+
+def recorded_by(error: BaseException) -> str | None:
+    """The id of the last event that tells of this exception, whoever's call it was; None: no event does."""
+    found = getattr(error, "__dict__", {}).get(_MARK)
+    return None if found is None else str(found[0])
 
 
 def _cut(text: str) -> str:
