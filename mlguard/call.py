@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlguard import clock, context
+from mlguard import clock
 from mlguard.outcome import Disposition, from_within
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 async def call(*args: Any, **kwargs: Any) -> Any:
     """What every call meets: monitor, fallback, input, deadline, cache."""
-    this: Any = context.Call() if RECORD else None
+    this: Any = begin() if RECORD else None
     deadline = None
     dims: Any = {} if DIMS else None
     try:
@@ -89,12 +89,14 @@ async def produce(this: Any, args: Any, kwargs: Any, deadline: float | None, dim
                 run = in_thread(run)
             if RECORD:
                 this.attempts += 1
-                token = context.current.set(this)
+                token = enter(this)
             if TIMEOUT:
                 async with attempt_limit(this, deadline):
                     result = await (run(*args) if POSITIONAL else run(*args, **kwargs))
             else:
                 result = await (run(*args) if POSITIONAL else run(*args, **kwargs))
+            if MONITOR:
+                this.left_at = clock.now()
             if CHECK and type(result) is not exact:
                 check(this, result, dims)
             if ON_RESULT:
@@ -123,7 +125,7 @@ async def produce(this: Any, args: Any, kwargs: Any, deadline: float | None, dim
                 raise
         finally:
             if RECORD and token is not None:
-                context.leave(token)
+                leave(this, token)
             if MEMORY and claim is not True:
                 memory_exit(claim)
             if CONCURRENCY and slot is not None:
@@ -136,7 +138,7 @@ async def produce(this: Any, args: Any, kwargs: Any, deadline: float | None, dim
 
 async def stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
     """`call` for a generator: `produce` brings the first item, and what it holds is held until the last."""
-    this: Any = context.Call() if RECORD else None
+    this: Any = begin() if RECORD else None
     deadline = None
     opened: Any = None
     dims: Any = {} if DIMS else None
@@ -173,7 +175,7 @@ async def stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
                 deadline += clock.now() - paused  # the consumer's own time never counts
             try:
                 if RECORD:
-                    token = context.current.set(this)
+                    token = enter(this)
                 if TIMEOUT:
                     async with idle_limit(this, deadline):
                         item = await opened.next(sent, thrown)
@@ -182,7 +184,7 @@ async def stream(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
             finally:
                 thrown = None  # an exception kept in the frame it points to would keep the arguments alive
                 if RECORD and token is not None:
-                    context.leave(token)
+                    leave(this, token)
             if CHECK and item is not END:
                 check_item(this, item, dims)
         if BREAKER:

@@ -6,7 +6,6 @@ is the monitor's work.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import Any
 from mlguard import clock
 from mlguard.forks import in_children
 
-__all__ = ["Call", "current", "note", "time_left"]
+__all__ = ["Call", "current", "enter", "leave", "note", "time_left"]
 
 current: ContextVar[Call | None] = ContextVar("mlguard_call", default=None)
 """The guarded call whose function is running in this thread or task."""
@@ -58,6 +57,14 @@ class Call:
     """Seconds spent waiting for a slot, for memory, or between attempts."""
     left: Any = None
     """The attempt that goes on in a thread after its time was up; see `resilience/threads.py`."""
+    entered: float = 0.0
+    """When the function was entered last, on `clock.now`; only a monitored call asks."""
+    left_at: float | None = None
+    """When that attempt's function returned; None: it has not."""
+    ran: float = 0.0
+    """Seconds spent in the function, all attempts together, without the check of what it returned."""
+    span: Any = None
+    """The OpenTelemetry span of the call, where the policy asks for one."""
     first_item_at: float | None = None
     """When a stream's first item was there, on `clock.now`."""
     violations: list[dict[str, Any]] | None = None
@@ -86,10 +93,18 @@ class Call:
         self.facts.update({key.replace("__", "."): value for key, value in facts.items()})
 
 
-def leave(token: Token[Call | None]) -> None:
-    """Ends what ``current.set`` began."""
-    with contextlib.suppress(ValueError):  # destroyed with its event loop, in another context: this one is gone
+def enter(this: Call) -> Any:
+    """Makes a call the one in progress, while its function runs; what it returns is for `leave`."""
+    return current.set(this)
+
+
+def leave(this: Call, token: Token[Call | None]) -> bool:
+    """Ends what `enter` began; False where its context is gone."""
+    try:
         current.reset(token)
+    except ValueError:  # destroyed with its event loop, in another context
+        return False
+    return True
 
 
 def note(**fields: Any) -> None:

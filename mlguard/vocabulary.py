@@ -68,6 +68,9 @@ function: Callable[..., Any]  # the user's function; for a generator, what opens
 returned: Callable[[Any], None]  # a generator's `return value`, which an async generator can't have
 sleep: Callable[[float], Awaitable[Any]]
 END: Any  # stands for a stream's end
+begin: Callable[[], Call]
+enter: Callable[[Call], Any]  # the call is the one in progress, until `leave`
+leave: Callable[[Call, Any], Any]
 
 # monitor
 succeeded: Callable[[Call, Any, Any, Any], None]

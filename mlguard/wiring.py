@@ -96,7 +96,7 @@ def wire(
         names = {**core_names(target, target.function), "function": started}
         return Wiring({}, names, inner.rooms, inner.scopes, started)
     _refuse_contradictions(target, policy, options)
-    wiring = Wiring()
+    wiring = Wiring(names=core_names(target, target.function))
     asynchronous = target.kind.asynchronous
 
     def add(name: str, flag: str, room: Any) -> Any:
@@ -176,7 +176,6 @@ def wire(
     if held and not binding.checks and not target.kind.stream and declared.hints.get("return", Any) in (Any, object):
         wiring.flags["CHECK"] = True
         wiring.names |= {"check": Finished(target, held), "exact": None}
-    wiring.names |= core_names(target, target.function)
     return wiring
 
 
@@ -272,12 +271,12 @@ def _detector(target: Target, policy: Policy, options: Options, before: tuple[Po
     return old if old is not None and made.same_as(old) else made
 
 
-CORE: Final = ("function", "sleep", "clock", "context", "Disposition", "END")
-"""The names that belong to no section."""
+CORE: Final = ("function", "sleep", "clock", "Disposition", "from_within", "END")
+"""The names that no section brings or replaces."""
 
 
 def core_names(target: Target, function: Callable[..., Any]) -> dict[str, Any]:
-    """What `CORE` stands for: the function, the call in progress, the clock."""
+    """What every call has: the names of `CORE`, and how a call is begun, entered and left unless a monitor replaces that."""
     asynchronous = target.kind.asynchronous
     if target.inside is not None and function is target.function:
         function = target.inside
@@ -288,7 +287,9 @@ def core_names(target: Target, function: Callable[..., Any]) -> dict[str, Any]:
         "function": function,
         "sleep": _sleep_async if asynchronous else _sleep,
         "clock": clock,
-        "context": context,
+        "begin": context.Call,
+        "enter": context.enter,
+        "leave": context.leave,
         "Disposition": Disposition,
         "from_within": from_within,
         "END": END,
