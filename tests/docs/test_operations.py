@@ -51,9 +51,8 @@ def logged() -> set[str]:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
                 if node.func.attr in {"debug", "info", "warning", "warn", "error", "exception", "critical"}:
                     names.update(dotted(node.args[0]))
-            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
-                if re.fullmatch(r"_?(\w+_)?EVENT", node.target.id):
-                    names.update(dotted(node.value))
+            elif isinstance(node, ast.AnnAssign) and node.value and ast.unparse(node.target).endswith("EVENT"):
+                names.update(dotted(node.value))
     return names
 
 
