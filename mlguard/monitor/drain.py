@@ -14,11 +14,13 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from mlguard.forks import in_children, renew_in_children
+from mlguard.monitor import readings
+from mlguard.monitor.metrics import EVENTS_DROPPED, Figure
 
 __all__ = ["CAPACITY", "EXIT_WAIT", "Drain", "drains"]
 
@@ -201,12 +203,22 @@ class _Latch:
 _END: Final = object()
 
 
+class _Lost:
+    """What the drains of this process lost, for the metrics."""
+
+    def metrics(self) -> Iterator[Figure]:
+        """One figure for each consumer."""
+        for drain in drains():
+            yield EVENTS_DROPPED, (drain.name,), drain.dropped + drain.failed
+
+
 def drains() -> list[Drain]:
     """Those that are alive in this process."""
     return sorted(_drains, key=lambda drain: drain.name)
 
 
 _drains: weakref.WeakSet[Drain] = weakref.WeakSet()
+readings.also(_Lost())
 _registered = False
 
 

@@ -73,6 +73,17 @@ class Event(BaseModel):
 
     parent_call_id: str | None = _keyed("mlguard.parent_call_id")
     """The guarded call inside which this one ran."""
+    trace_id: str | None = None
+    """The OpenTelemetry trace that the call belongs to, 32 hexadecimal digits."""
+    span_id: str | None = None
+    """The call's own span with `spans`, else the span in which it was made; 16 hexadecimal digits."""
+    process_id: int | None = _keyed("process.pid")
+    """The process in which it ran."""
+    host: str | None = _keyed("host.name")
+    """The machine, or the container, in which it ran."""
+    time: float | None = _keyed("mlguard.time")
+    """With `log="background"`: when the call ended, in seconds since 1970. A timestamp of the application's processors
+    says when the line was written."""
     policy: str | None = _keyed("mlguard.policy")
     """The policy's name."""
     fingerprint: str | None = _keyed("mlguard.policy.fingerprint")
@@ -93,6 +104,10 @@ class Event(BaseModel):
     """An attempt ended after its deadline, and its result was used all the same."""
     slow: bool | None = _keyed("mlguard.slow")
     """The call took longer than the policy's `slow_call`."""
+    function_duration: float | None = Field(default=None, alias="mlguard.function_duration", ge=0)
+    """Seconds of the duration that the function itself ran, all attempts together; for a stream, that it made items.
+    What is neither this nor `mlguard.waited` went into validation, cache and the guard itself, and for a stream into
+    its consumer."""
     waited: float | None = Field(default=None, alias="mlguard.waited", ge=0)
     """Seconds of the duration that went into waiting for a slot, for memory, or between attempts."""
     cache: str | None = _keyed("mlguard.cache")
@@ -150,6 +165,7 @@ def json_schema() -> dict[str, Any]:
             **scalars,
             "description": "What a concern tells.",
         },
+        r"^ray\.": {"type": "string", "description": "Ids of Ray, where Ray runs the call."},
         r"^note\.": {**scalars, "description": "A note whose own name is taken."},
     }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

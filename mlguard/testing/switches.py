@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from mlguard import clock
+from mlguard.monitor.sink import flush
 from mlguard.resilience import retry
 from mlguard.wrapper import switch_off
 
@@ -52,6 +53,8 @@ def instant(max_retries: int | None = None) -> Iterator[None]:
 def capture_events() -> Iterator[list[dict[str, Any]]]:
     """Collects what mlguard logs, as dictionaries with ``event`` and ``log_level``, the moment it is logged.
 
+    What is logged in the background is there when the block is left.
+
     It stands before the processors of the structlog configuration in force: mlguard's events go no further, what the
     application itself logs passes as before. Levels that the configuration filters out are not seen.
     """
@@ -68,6 +71,7 @@ def capture_events() -> Iterator[list[dict[str, Any]]]:
     try:
         yield events
     finally:
+        flush()
         processors.remove(capture)
 
 

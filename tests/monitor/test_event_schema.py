@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
-from mlguard.monitor import reporter
+from mlguard.monitor import telling
 from mlguard.monitor.event import EVENT, EXCEPTION_EVENT, Event, json_schema
 
 SCHEMA = Path(__file__).parents[2] / "schemas" / "event.schema.json"
@@ -35,8 +35,8 @@ def test_the_schema_is_a_schema() -> None:
 
 def test_the_reporter_agrees_with_the_definition() -> None:
     """Names and version that the reporter writes are those of the definition."""
-    assert (reporter._EVENT, reporter._EXCEPTION_EVENT) == (EVENT, EXCEPTION_EVENT)
-    assert Event.model_fields["schema_version"].annotation.__args__ == (reporter.SCHEMA_VERSION,)  # type: ignore[union-attr]
+    assert (telling.NAME, telling.NAME_OF_EXCEPTION) == (EVENT, EXCEPTION_EVENT)
+    assert Event.model_fields["schema_version"].annotation.__args__ == (telling.SCHEMA_VERSION,)  # type: ignore[union-attr]
 
 
 def test_a_line_can_be_read_back(watch, lines) -> None:
