@@ -45,6 +45,7 @@ class AwaitedStream(Target):
         self.kind = Kind.ASYNC_GENERATOR
         self.signature = target.signature
         self.inside = None
+        self.script = target.script
         self._target = target
         self._hints = None
 

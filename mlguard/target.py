@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -56,6 +57,8 @@ class Target:
         self.signature = inspect.signature(function)
         self.inside: Callable[..., Any] | None = None
         """What is called in the function's place; only `mlguard.testing.chaos` sets it."""
+        self.script = _script_of(function)
+        """The file of a script's function: every script's module is called ``__main__``. None: it is a module's."""
         self._hints: dict[str, Any] | None = None
         with contextlib.suppress(NameError):  # a model defined further down the module: resolved at the first call
             self._hints = self._resolve(namespace)
@@ -103,7 +106,7 @@ class Target:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A function pickled by value brings only the globals its code uses, not those that its annotations name.
-        return _revived, (self.function, self._hints)
+        return _revived, (self.function, self._hints, self.script)
 
     def _resolve(self, namespace: Mapping[str, Any] | None) -> dict[str, Any]:
         function = inspect.unwrap(self.function)
@@ -121,8 +124,9 @@ class Target:
         )
 
 
-def _revived(function: Callable[..., Any], hints: dict[str, Any] | None) -> Target:
+def _revived(function: Callable[..., Any], hints: dict[str, Any] | None, script: str | None) -> Target:
     target = Target(function)
+    target.script = script  # in a worker of a pool, __main__ is the pool's own script
     if hints is not None:
         target._hints = hints
     return target
@@ -134,6 +138,7 @@ class _Declared(Target):
     def __init__(self, plain: Target, schema: type[BaseModel] | None, output: Any) -> None:
         self.function, self.kind, self.signature = plain.function, plain.kind, plain.signature
         self.inside = None
+        self.script = plain.script
         self._made_of = plain, schema, output
         self._hints = None
 
@@ -182,6 +187,12 @@ def spelt_out(annotation: Any) -> Any:
         return annotation
     arguments = typing.get_args(annotation)
     return spelt_out(alias.__value__[arguments] if arguments else alias.__value__)
+
+
+def _script_of(function: Callable[..., Any]) -> str | None:
+    if inspect.unwrap(function).__module__ not in ("__main__", "__mp_main__"):  # as a spawned child calls it
+        return None
+    return getattr(sys.modules.get("__main__"), "__file__", "")
 
 
 def _kind_of(function: Callable[..., Any]) -> Kind:

@@ -148,9 +148,7 @@ def identity_of(
         key: The user's own key of the arguments.
     """
     function = inspect.unwrap(target.function)
-    module = str(function.__module__)
-    if module == "__main__":
-        module = f"__main__ {getattr(sys.modules.get(module), '__file__', '')}"
+    module = str(function.__module__) if target.script is None else f"__main__ {target.script}"
     hints = [f"{name}: {_shown(annotation)}" for name, annotation in target.hints.items()]
     text = [sys.byteorder, module, target.qualname, repr(tuple(how)), *sorted(hints)]
     bodies = _body_of(target.function, encode, ()), _body_of(key, encode, ())
