@@ -25,16 +25,19 @@ def isolated() -> Iterator[None]:
     their slots and promises. What lies in a shared store (SQLite, Redis) is everybody's, and stays.
     """
     policies, shared, modules = catalogue.state, scopes.known(), set(sys.modules)
-    for wrapper in every_wrapper():
-        wrapper.start_afresh(forget_name=False)
+    _start_afresh(forget_names=False)
     try:
         yield
     finally:
         imported = {getattr(sys.modules[name], "__file__", None) for name in sys.modules.keys() - modules}
         changed = catalogue.put_back(policies, keep=lambda place: place.rpartition(":")[0] in imported)
-        for wrapper in every_wrapper():
-            wrapper.start_afresh(forget_name=changed)
+        _start_afresh(forget_names=changed)
         _drop_scopes_since(shared)
+
+
+def _start_afresh(*, forget_names: bool) -> None:
+    for wrapper in every_wrapper():
+        wrapper.start_afresh(forget_name=forget_names)
 
 
 def _drop_scopes_since(before: set[ScopeKey]) -> None:
