@@ -1,0 +1,100 @@
+"""Whose fault a refused input is: the client's, who sent it, or ours, who made it.
+
+FastAPI calls path operations and dependencies with what the client sent: what their guards refuse is the client's
+fault. What a guarded function further in refuses was put together by our own code. A client can't mend that, and should
+not be shown the names of inner functions: it is the server's failure, as `mlguard.outcome` has it between guards.
+
+Which guarded functions an error passed is read from its traceback: every wrapper has a namespace of its own, which its
+frames carry. An error without a traceback is ours.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from mlguard.wrapper import Wrapper, every_wrapper
+
+__all__ = ["by_client", "passed", "wrapper_of"]
+
+
+def passed(error: BaseException) -> list[Wrapper]:
+    """The guarded functions that an error came out of, the outermost first."""
+    by_namespace = {id(wrapper._function.__globals__): wrapper for wrapper in every_wrapper()}
+    found: list[Wrapper] = []
+    frames = error.__traceback__
+    while frames is not None:
+        wrapper = by_namespace.get(id(frames.tb_frame.f_globals))
+        if wrapper is not None and wrapper not in found:
+            found.append(wrapper)
+        frames = frames.tb_next
+    return found
+
+
+def by_client(wrappers: list[Wrapper], scope: Mapping[str, Any], client_input: Collection[Wrapper]) -> bool:
+    """Whether what the last of these guarded functions refused came from the client.
+
+    Args:
+        wrappers: The guarded functions that the refusal passed, as `passed` lists them.
+        scope: The request's.
+        client_input: Functions further in that get what the client sent as it is.
+    """
+    if not wrappers:
+        return False
+    if wrappers[-1] in client_input:
+        return True
+    return len(wrappers) == 1 and any(wrappers[0] is own for own in _called_by_framework(scope))
+
+
+def wrapper_of(function: Any) -> Wrapper | None:
+    """The wrapper of a guarded function, or of one that is hidden below decorators; None: nothing there is guarded."""
+    return next(_wrappers(function), None)
+
+
+def _called_by_framework(scope: Mapping[str, Any]) -> Iterator[Wrapper]:
+    yield from _wrappers(scope.get("endpoint"))
+    app = scope.get("app")
+    for replacement in getattr(app, "dependency_overrides", {}).values():
+        yield from _wrappers(replacement)
+    # A router that is included with dependencies has them in a context of its own, beside the route.
+    for holder in (scope.get("route"), *_values(scope.get("fastapi"))):
+        yield from _dependencies(getattr(holder, "dependant", None))
+
+
+def _values(mapping: Any) -> Collection[Any]:
+    return mapping.values() if isinstance(mapping, Mapping) else ()
+
+
+def _dependencies(dependant: Any) -> Iterator[Wrapper]:
+    if dependant is None:
+        return
+    yield from _wrappers(getattr(dependant, "call", None))
+    for dependency in getattr(dependant, "dependencies", ()):
+        yield from _dependencies(dependency)
+
+
+def _wrappers(called: Any) -> Iterator[Wrapper]:
+    """The guarded functions that calling this calls: itself, below decorators, a method, what makes an object."""
+    seen: list[Any] = []
+    while called is not None and not any(called is each for each in seen):
+        seen.append(called)
+        wrapper = getattr(getattr(called, "guard", None), "_wrapper", None)
+        if isinstance(wrapper, Wrapper):
+            yield wrapper
+            return
+        if isinstance(called, functools.partial):
+            called = called.func
+        elif inspect.ismethod(called):
+            called = called.__func__
+        elif inspect.isclass(called):
+            for maker in (called.__new__, called.__init__):
+                yield from _wrappers(getattr(maker, "__func__", maker) if hasattr(maker, "guard") else None)
+            return
+        elif hasattr(called, "__wrapped__"):
+            called = called.__wrapped__
+        elif not inspect.isroutine(called):
+            called = getattr(type(called), "__call__", None)  # noqa: B004 - the function is wanted, not whether
+        else:
+            return

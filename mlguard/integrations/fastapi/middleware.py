@@ -1,0 +1,128 @@
+"""What goes around every request of an application: its deadline, and the status of a stream until its first chunk.
+
+Plain ASGI, so that context variables reach path operations and chunks pass one by one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mlguard import clock
+from mlguard.context import Until, outside
+from mlguard.errors import GuardError
+from mlguard.integrations.fastapi.deadlines import seconds_of
+
+if TYPE_CHECKING:
+    from mlguard.integrations.fastapi.installation import Installed
+
+__all__ = ["GuardMiddleware"]
+
+
+class GuardMiddleware:
+    """Wraps the application that `install` was called for.
+
+    Args:
+        app: What is wrapped.
+        installed: What `install` was told.
+    """
+
+    def __init__(self, app: ASGIApp, installed: Installed) -> None:
+        self._app = app
+        self._installed = installed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._installed.reach_mounted()
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        until = self._deadline(scope)
+        if until is not None and until.at is not None and until.at <= clock.now():
+            await self._installed.problems.expired(scope)(scope, receive, send)
+            return
+        token = outside.set(until)
+        try:
+            await self._answer(scope, receive, send, until)
+        finally:
+            outside.reset(token)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, until: Until | None) -> None:
+        answer = _Answer(send, until, hold=self._installed.hold_streams)
+        try:
+            await self._app(scope, receive, answer)
+        except Exception as error:
+            cause = _handled(error)
+            if not answer.held:
+                if answer.begun and isinstance(cause, GuardError):
+                    self._installed.counts.broken_streams += 1
+                raise
+            await _answer_late(cause, scope, receive, send)
+
+    def _deadline(self, scope: Scope) -> Until | None:
+        """The earliest deadline that the request's headers ask for, on `clock.now`."""
+        header = self._installed.deadline_header
+        sent = [] if header is None else header.sent(scope)
+        if header is None or not sent:
+            return None
+        counts = self._installed.counts.deadlines
+        if not header.trusts(scope):
+            counts["untrusted"] += 1
+            return None
+        read = [seconds for name, text in sent if (seconds := seconds_of(name, text)) is not None]
+        if len(read) < len(sent):
+            counts["ignored"] += 1
+        if not read:
+            return None
+        counts["taken" if min(read) > 0 else "expired"] += 1
+        return Until(clock.now() + min(read))
+
+
+class _Answer:
+    """Passes an answer on. Its start waits for the first chunk: an error until then can still have a status."""
+
+    def __init__(self, send: Send, until: Until | None, *, hold: bool) -> None:
+        self._send = send
+        self._until = until
+        self._hold = hold
+        self._start: Message | None = None
+        self.begun = False
+        """Whether the client knows the status."""
+
+    @property
+    def held(self) -> bool:
+        """Whether there is a status that the client does not know yet."""
+        return self._start is not None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == _START:
+            if self._hold:
+                self._start = message
+                return
+            self.begun = True
+        elif self._start is not None:
+            start, self._start, self.begun = self._start, None, True
+            await self._send(start)
+        if self._until is not None and message["type"] == "http.response.body" and not message.get("more_body"):
+            self._until.at = None  # what the request does after its answer, such as background tasks, has its own time
+        await self._send(message)
+
+
+_START: Final = "http.response.start"
+
+
+def _handled(error: Exception) -> Exception:
+    """The error itself, where Starlette complains that it has an answer for one that comes too late."""
+    late = type(error) is RuntimeError and str(error).startswith("Caught handled exception")
+    return error.__cause__ if late and isinstance(error.__cause__, Exception) else error
+
+
+async def _answer_late(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers as the application would have, had the error come before the start of the answer; else raises it."""
+
+    async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+        raise error
+
+    handlers = {of: each for of, each in scope["app"].exception_handlers.items() if of not in (500, Exception)}
+    await ExceptionMiddleware(fail, handlers)(scope, receive, send)
