@@ -1,0 +1,441 @@
+"""Guarded functions on a real Ray: tasks, actors, Ray Data; policies, errors, events, memory, cache across workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+import pytest
+
+import mlguard
+from mlguard import (
+    Array,
+    Cache,
+    Concurrency,
+    InvalidInputError,
+    Memory,
+    MemoryPressureError,
+    Monitor,
+    PolicyError,
+    Retry,
+    errors,
+    guarded,
+    memory,
+    policies,
+)
+
+ray = pytest.importorskip("ray", reason="ray is not installed")
+
+Features = Annotated[npt.NDArray[np.float64], Array("batch", 3, ge=0)]
+Scores = Annotated[npt.NDArray[np.float64], Array("batch")]
+
+pytestmark = [
+    pytest.mark.usefixtures("ray_cluster"),
+    # Ray's processes and sockets belong to the cluster of the session and are closed with it, not by the collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning:ray"),
+]
+
+GOOD, BAD = np.ones((2, 3)), np.full((2, 3), np.nan)
+
+
+class TestWhereCodeRuns:
+    def test_a_task(self) -> None:
+        """A guarded function is a task as it is, sent by value, with every concern at work on the worker."""
+
+        @guarded(retry=Retry(), cache=Cache(ttl="1m"), memory=Memory(), monitor=Monitor(log=False), breaker=True)
+        def predict(features: Features) -> Scores:
+            return features.sum(axis=1)
+
+        task = ray.remote(predict)
+        assert ray.get(task.remote(GOOD)).tolist() == [3.0, 3.0]
+        with pytest.raises(InvalidInputError, match="6 of 6 values are NaN"):
+            ray.get(task.remote(BAD))
+
+    def test_a_guarded_function_that_a_task_calls(self) -> None:
+        """One that was called on the driver before keeps its policy, and has counts of its own on the worker."""
+
+        @guarded(cache=Cache(ttl="1m"), monitor=Monitor(log=False))
+        def predict(features: Features) -> Scores:
+            return features.sum(axis=1)
+
+        predict(GOOD)
+
+        @ray.remote
+        def task() -> Any:
+            predict(GOOD)
+            return predict.guard.stats()["monitor"]["calls"], os.getpid()
+
+        calls, pid = ray.get(task.remote())
+        assert (calls, pid != os.getpid()) == ({"executed": 1}, True)
+
+    def test_an_array_in_the_object_store(self) -> None:
+        """Arrays that workers read from shared memory, which nobody may write to, pass their schema as they are."""
+
+        @guarded
+        def predict(features: Features) -> tuple[float, bool]:
+            return float(features.sum()), features.flags.writeable
+
+        assert ray.get(ray.remote(predict).remote(ray.put(np.ones((50_000, 3))))) == (150_000.0, False)
+
+    def test_an_actor(self) -> None:
+        """Methods of every kind work in an actor: plain, class, static, coroutine, generator."""
+
+        @ray.remote
+        class Model:
+            scale = 2.0
+
+            @guarded(memory=Memory(), concurrency=Concurrency(max_concurrent=1))
+            def predict(self, features: Features) -> float:
+                return float(features.sum()) * self.scale
+
+            @guarded
+            async def predict_async(self, features: Features) -> float:
+                return float(features.sum())
+
+            @guarded(concurrency=Concurrency(max_concurrent=1))
+            def tokens(self, count: int) -> Any:
+                for number in range(count):  # noqa: UP028 - Ray sends something into it, which a range refuses
+                    yield number
+
+            @classmethod
+            @guarded
+            def scaled(cls, by: float) -> float:
+                return cls.scale * by
+
+            @staticmethod
+            @guarded
+            def doubled(x: float) -> float:
+                return 2 * x
+
+            def slots_in_use(self) -> int:
+                return type(self).tokens.guard.stats()["concurrency"]["in_use"]
+
+        model = Model.remote()
+        assert ray.get(model.predict.remote(GOOD)) == 12.0
+        assert ray.get(model.predict_async.remote(GOOD)) == 6.0
+        assert [ray.get(item) for item in model.tokens.remote(3)] == [0, 1, 2]
+        assert ray.get(model.slots_in_use.remote()) == 0
+        assert ray.get([model.scaled.remote(3.0), model.doubled.remote(3.0)]) == [6.0, 6.0]
+        for method in (model.predict, model.predict_async):
+            with pytest.raises(InvalidInputError, match="NaN"):
+                ray.get(method.remote(BAD))
+        with pytest.raises(InvalidInputError, match="count"):
+            [ray.get(item) for item in model.tokens.remote("many")]
+
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data")  # of settings that Ray Data makes itself
+    def test_map_batches(self) -> None:
+        """Ray Data calls a guarded function, and a class whose `__call__` is guarded, on every batch."""
+        pytest.importorskip("pandas")
+        import ray.data
+
+        ray.data.DataContext.get_current().enable_progress_bars = False
+
+        @guarded(memory=Memory())
+        def doubled(batch: dict[str, Annotated[npt.NDArray[np.int64], Array("batch", ge=0)]]) -> dict[str, Any]:
+            return {**batch, "twice": 2 * batch["id"]}
+
+        class Model:
+            def __init__(self) -> None:
+                self.weights = np.full(1, 3.0)  # an artifact, loaded once an actor
+
+            @guarded(memory=Memory())
+            def __call__(self, batch: dict[str, npt.NDArray[np.int64]]) -> dict[str, Any]:
+                return {**batch, "score": batch["id"] * self.weights}
+
+        rows = (
+            ray.data.range(40, override_num_blocks=2)
+            .map_batches(doubled, batch_size=10)
+            .map_batches(Model, batch_size=10, concurrency=1)
+            .take_all()
+        )
+        assert sorted((row["id"], row["twice"], row["score"]) for row in rows) == [
+            (n, 2 * n, 3.0 * n) for n in range(40)
+        ]
+
+
+def test_a_script_and_its_module(ray_cluster: Any, tmp_path: Path) -> None:
+    """Functions of `__main__` and of a module beside it, with a policy file, as `working_dir` ships them."""
+    (tmp_path / "mlguard.toml").write_text("[policies.scoring]\nretry = { max_retries = 2 }\n")
+    (tmp_path / "service.py").write_text(
+        textwrap.dedent(
+            """
+            from mlguard import guarded
+
+            @guarded("scoring")
+            def doubled(x: float) -> float:
+                return 2 * x
+            """
+        )
+    )
+    (tmp_path / "script.py").write_text(
+        textwrap.dedent(
+            """
+            import json
+            import ray, service
+            from mlguard import InvalidInputError, guarded
+
+            @guarded("scoring")
+            def tripled(x: float) -> float:
+                return 3 * x
+
+            def policies_in_force():
+                tripled(1.0), service.doubled(1.0)
+                functions = tripled, service.doubled
+                return [function.guard.origins["retry.max_retries"] for function in functions]
+
+            ray.init(runtime_env={"working_dir": ".", "env_vars": {"MLGUARD__SCORING__RETRY__MAX_RETRIES": "6"}})
+            said = [ray.get(ray.remote(function).remote(2.0)) for function in (tripled, service.doubled)]
+            said += ray.get(ray.remote(policies_in_force).remote())
+            for function in (tripled, service.doubled):
+                try:
+                    ray.get(ray.remote(function).remote("many"))
+                except InvalidInputError as error:
+                    said.append(error.errors()[0]["loc"])
+            with open("said.json", "w") as out:
+                json.dump(said, out)
+            """
+        )
+    )
+    environment = {**os.environ, "RAY_ADDRESS": ray_cluster.address}
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    variable = "variable MLGUARD__SCORING__RETRY__MAX_RETRIES"
+    assert json.loads((tmp_path / "said.json").read_text()) == [6.0, 4.0, variable, variable, ["x"], ["x"]]
+
+
+class TestErrors:
+    """What a worker's guard raised is caught on the driver by its class, with its figures."""
+
+    FIGURES = ("retry_after", "permanent", "used", "limit", "need", "source", "started")
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            errors.InvalidInputError.of("f()", [{"type": "x", "loc": ("a", 0), "msg": "must be {odd}"}]),
+            errors.InvalidOutputError.of("f()", [{"type": "x", "loc": (), "msg": "bad"}]),
+            errors.MemoryPressureError("tight", used=9, limit=10, need=2, source="host", retry_after=4.5),
+            errors.CircuitOpenError("open", retry_after=3.0),
+            errors.ConcurrencyLimitError("full", retry_after=0.5, permanent=True),
+            errors.DeadlineExceededError("late"),
+            errors.PolicyError("no"),
+        ],
+        ids=lambda error: type(error).__name__,
+    )
+    def test_every_error(self, error: errors.GuardError) -> None:
+        """Also where the task that failed was another task's."""
+        if isinstance(error, errors.DeadlineExceededError):
+            error.started = False
+
+        def failing() -> None:
+            raise error
+
+        def outer() -> None:
+            ray.get(ray.remote(failing).remote())
+
+        for function in (failing, outer):
+            with pytest.raises(type(error)) as caught:
+                ray.get(ray.remote(function).remote())
+            found = caught.value
+            for name in self.FIGURES:
+                assert getattr(found, name, None) == getattr(error, name, None), name
+            assert isinstance(found, ray.exceptions.RayTaskError)
+            assert str(error).splitlines()[0] in str(found)
+            if isinstance(error, errors.InvalidInputError | errors.InvalidOutputError):
+                assert found.errors() == error.errors()
+
+    def test_ray_tries_a_refusal_again(self) -> None:
+        """`retry_exceptions` of Ray takes mlguard's classes: a refused call runs elsewhere, or later."""
+
+        @ray.remote
+        class Tries:
+            count = 0
+
+            def next(self) -> int:
+                self.count += 1
+                return self.count
+
+        tries = Tries.remote()
+
+        @ray.remote(max_retries=3, retry_exceptions=[errors.RejectedError])
+        def task() -> int:
+            count = ray.get(tries.next.remote())
+            if count < 3:
+                raise MemoryPressureError("tight", used=9, limit=10, need=2, source="host")
+            return count
+
+        assert ray.get(task.remote()) == 3
+
+    def test_a_guard_around_a_task(self) -> None:
+        """On the driver, a guard around `ray.get` knows a worker's lost connection as one, and retries it."""
+
+        @ray.remote
+        class Service:
+            calls = 0
+
+            def ask(self) -> str:
+                self.calls += 1
+                if self.calls < 3:
+                    raise ConnectionResetError("reset by peer")
+                return "answered"
+
+        service = Service.remote()
+
+        @guarded(retry=Retry(initial_delay="1ms"), monitor=Monitor(log=False))
+        def ask() -> str:
+            return ray.get(service.ask.remote())
+
+        outcome = ask.guard.call()
+        assert (outcome.value, outcome.attempts) == ("answered", 3)
+
+
+class TestPolicies:
+    def test_a_file_that_the_workers_are_told_of(self, tmp_path: Any) -> None:
+        """MLGUARD_POLICIES and MLGUARD__ variables in `runtime_env` reach the worker, which reads them itself."""
+        file = tmp_path / "platform.toml"
+        file.write_text("[policies.scoring]\nretry = { max_retries = 3 }\ntimeout = { total = '9s' }\n")
+
+        @guarded("scoring")
+        def predict(x: float) -> float:
+            return x
+
+        def policy_in_force() -> Any:
+            predict(1.0)
+            return predict.guard.policy.retry.max_retries, predict.guard.origins
+
+        variables = {"MLGUARD_POLICIES": str(file), "MLGUARD__SCORING__RETRY__MAX_RETRIES": "5"}
+        task = ray.remote(policy_in_force).options(runtime_env={"env_vars": variables})
+        retries, origins = ray.get(task.remote())
+        assert retries == 5
+        assert origins["timeout.total"] == f"{file}:3"
+        assert origins["retry.max_retries"] == "variable MLGUARD__SCORING__RETRY__MAX_RETRIES"
+
+    def test_a_policy_that_is_not_there(self) -> None:
+        """The error names the worker, its process and its machine, where it looked, and what to do."""
+
+        @guarded("scoring")
+        def predict(x: float) -> float:
+            return x
+
+        with pytest.raises(PolicyError, match="there is no policy named 'scoring'") as caught:
+            ray.get(ray.remote(predict).remote(1.0))
+        said = str(caught.value)
+        pid = re.search(r"\(pid=(\d+)", said)[1]  # as Ray itself says it
+        assert f" of Ray, process {pid} on {socket.gethostname()}, " in said
+        assert "Fix: hand it the file as well, by MLGUARD_POLICIES" in said
+
+    def test_a_policy_goes_along_with_a_bound_function(self) -> None:
+        """What code defined on the driver: once the function is bound there, its policy travels with it."""
+        policies.reset()
+        policies.define("notebook", mlguard.Policy(retry=Retry(max_retries=7)))
+
+        @guarded("notebook")
+        def predict(x: float) -> float:
+            return x
+
+        def retries() -> int:
+            return predict.guard.policy.retry.max_retries
+
+        with pytest.raises(PolicyError):
+            ray.get(ray.remote(retries).remote())
+        predict.guard.explain()
+        assert ray.get(ray.remote(retries).remote()) == 7
+        policies.reset()
+
+
+class TestAcrossWorkers:
+    def test_promises_count_in_the_whole_container(self) -> None:
+        """What one worker's call was promised, another worker's call can't have, until the first one ends."""
+        reading = memory.read()
+        need = int(0.6 * (0.95 * reading.limit - reading.used))
+
+        @ray.remote
+        class Worker:
+            @guarded(memory=Memory(threshold=0.95, max_wait=0, need=need))
+            def hold(self) -> Any:
+                yield os.getpid()
+                yield "done"
+
+            @guarded(memory=Memory(threshold=0.95, max_wait=0, need=need))
+            def predict(self) -> int:
+                return os.getpid()
+
+            def begin(self) -> int:
+                self.held = self.hold()
+                return next(self.held)
+
+            def end(self) -> None:
+                self.held.close()
+
+        one, other = Worker.remote(), Worker.remote()
+        holder = ray.get(one.begin.remote())
+        with pytest.raises(MemoryPressureError) as caught:
+            ray.get(other.predict.remote())
+        assert (caught.value.need, caught.value.permanent) == (need, False)
+        ray.get(one.end.remote())
+        assert ray.get(other.predict.remote()) != holder
+
+    def test_the_bytes_of_a_killed_worker_come_back(self) -> None:
+        """`ray.kill` on a worker that holds a promise gives it back to the others."""
+        reading = memory.read()
+        need = int(0.6 * (0.95 * reading.limit - reading.used))
+
+        @ray.remote(max_restarts=0)
+        class Worker:
+            @guarded(memory=Memory(threshold=0.95, max_wait=20, need=need))
+            def hold(self) -> Any:
+                yield os.getpid()
+
+            def begin(self) -> int:
+                self.held = self.hold()
+                return next(self.held)
+
+        one, other = Worker.remote(), Worker.remote()
+        ray.get(one.begin.remote())
+        waiting = other.begin.remote()
+        assert ray.wait([waiting], timeout=0.3) == ([], [waiting])
+        ray.kill(one)
+        ray.get(waiting, timeout=20)
+
+    def test_one_cache_for_all(self, redis_url: str) -> None:
+        """What one worker computed, the others, and the driver, have from Redis."""
+
+        @guarded(cache=Cache(ttl="1m", store=redis_url), model_version="1")
+        def embed(text: str) -> int:
+            return os.getpid()
+
+        def embedded() -> tuple[int, int]:
+            return embed("a text"), os.getpid()
+
+        Embedder = ray.remote(type("Embedder", (), {"run": lambda self: embedded()}))
+        (first, pid), (second, other) = (ray.get(Embedder.remote().run.remote()) for _ in range(2))
+        assert (first, second) == (pid, pid)
+        assert other != pid
+        assert embed("a text") == pid
+
+    def test_nobody_outside_is_asked(self) -> None:
+        """Ray's processes hold connections within this machine only: no usage report, no metadata service."""
+        here = {address.address for found in psutil.net_if_addrs().values() for address in found}
+        family = psutil.Process().children(recursive=True)
+        assert len(family) >= 3
+        peers = set()
+        for process in family:
+            try:
+                peers |= {
+                    each.raddr.ip.removeprefix("::ffff:") for each in process.net_connections("inet") if each.raddr
+                }
+            except psutil.NoSuchProcess:
+                continue
+        assert peers
+        assert peers <= here
