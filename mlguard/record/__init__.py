@@ -11,12 +11,21 @@ from mlguard.later import later
 from mlguard.record.section import Record
 
 if TYPE_CHECKING:
+    from mlguard.record.errors import RecordError
     from mlguard.record.prediction import outputs
+    from mlguard.record.reading import Calls, open_calls
     from mlguard.record.recorder import Recorder, recorder_for
 
-__all__ = ["Record", "Recorder", "outputs", "recorder_for"]
+__all__ = ["Calls", "Record", "RecordError", "Recorder", "open_calls", "outputs", "recorder_for"]
 
 __getattr__ = later(
     __name__,
-    {"Recorder": "recorder", "outputs": "prediction", "recorder_for": "recorder"},
+    {
+        "Calls": "reading",
+        "RecordError": "errors",
+        "Recorder": "recorder",
+        "open_calls": "reading",
+        "outputs": "prediction",
+        "recorder_for": "recorder",
+    },
 )

@@ -11,15 +11,20 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = ["LOOK_EVERY", "PREFIX", "SUFFIX", "Segment", "make_room", "segments_of"]
+__all__ = ["LOOK_EVERY", "OPEN", "PACKED", "PART", "PREFIX", "SUFFIX", "Segment", "make_room", "segments_of"]
 
 PREFIX: Final = "calls-"
 SUFFIX: Final = ".jsonl"
+PACKED: Final = ".gz"
+"""Follows the suffix of a segment that is packed."""
+PART: Final = ".part"
+"""Follows the suffix of a segment while it is being packed."""
 
 LOOK_EVERY: Final = 30.0
 """Seconds after which a process looks at the folder before it writes on, however little it wrote since."""
 
-_OPEN = 2 * LOOK_EVERY  # a file without a write for so long grows only after its owner has looked
+OPEN: Final = 2 * LOOK_EVERY
+"""Seconds without a write after which a file grows only after its owner has looked."""
 
 
 class Segment(NamedTuple):
@@ -31,16 +36,21 @@ class Segment(NamedTuple):
     """Seconds since the epoch, by the file system."""
 
 
-def segments_of(folder: Path) -> list[Segment]:
+def segments_of(folder: Path, *, parts: bool = False) -> list[Segment]:
     """The segments of a folder, by the time they were begun; a file that goes in the meantime is none.
+
+    Args:
+        folder: Where.
+        parts: Also those that are being packed.
 
     Raises:
         OSError: The folder can't be listed.
     """
+    endings = (SUFFIX, SUFFIX + PACKED, SUFFIX + PART) if parts else (SUFFIX, SUFFIX + PACKED)
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(PREFIX) and entry.name.endswith(SUFFIX):
+            if entry.name.startswith(PREFIX) and entry.name.endswith(endings):
                 try:
                     if entry.is_file(follow_symlinks=False):
                         status = entry.stat(follow_symlinks=False)
@@ -63,13 +73,14 @@ def make_room(folder: Path, *, most: int, reserve: int, oldest: float | None, sp
     Raises:
         OSError: The folder can't be listed, or a file in it can't be removed.
     """
-    found = segments_of(folder)
+    found = segments_of(folder, parts=True)
     now = time.time()
-    held = sum(one.size for one in found) + reserve * sum(now - one.last_write < _OPEN for one in found)
+    growing = {one.path for one in found if now - one.last_write < OPEN and one.path.suffix == SUFFIX}
+    held = sum(one.size for one in found) + reserve * len(growing)
     removed = 0
     for one in sorted(found, key=lambda one: (one.last_write, one.path)):
         too_old = oldest is not None and one.last_write < oldest
-        if (held <= most and not too_old) or one.path == spare:
+        if (held <= most and not too_old) or one.path == spare or one.path.suffix == PART:
             continue
         try:
             os.unlink(one.path)
@@ -77,5 +88,5 @@ def make_room(folder: Path, *, most: int, reserve: int, oldest: float | None, sp
             pass
         else:
             removed += 1
-        held -= one.size + (reserve if now - one.last_write < _OPEN else 0)
+        held -= one.size + (reserve if one.path in growing else 0)
     return removed

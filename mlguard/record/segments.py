@@ -1,12 +1,13 @@
-"""The files of a record: each process appends to one of its own, and the oldest go so that the folder stays small.
+"""The file that a process appends to, and when the next one begins.
 
-A file's name begins with the time it was begun, so that sorting by name sorts by time, and has the process's id and a
-random part, so that no two processes share one, in whatever container they run. Lines are appended by one `write` of
-whole lines. What a killed process leaves is whole but for its last line.
+Its name begins with the time it was begun, so that sorting by name sorts by time, and has the process's id and a random
+part, so that no two processes share one, in whatever container they run. Lines are appended by one `write` of whole
+lines: what a killed process leaves is whole but for its last line. A file that is full is packed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import time
@@ -15,17 +16,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from mlguard import clock
+from mlguard.forks import renew_in_children
 from mlguard.record.folder import LOOK_EVERY, PREFIX, SUFFIX, make_room
 from mlguard.record.lines import LONGEST
+from mlguard.record.packing import hold, pack, pack_abandoned
 from mlguard.record.section import Record
 
-__all__ = ["Segments"]
+__all__ = ["BACK_OFF", "Segments"]
 
 BACK_OFF: Final = 1.0
 """Seconds after a failed write in which nothing is tried: a full disk is not asked a thousand times a second."""
 
 _STEPS = 16  # a segment's size in steps after which the folder is looked at
-_OPEN = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 class Segments:
@@ -36,42 +39,43 @@ class Segments:
         self._size = section.segment_size
         self._step = self._size // _STEPS
         self._file: int | None = None
+        self.after_fork()
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """In the child: the parent goes on with the file, and the counts are the parent's."""
+        self._close()
         self._path = Path()
         self._length = 0
         self._unchecked = 0
         self._looked = 0.0
         self._last_start = 0.0
         self._not_before = 0.0
-        self._bytes = self._removed = 0
+        self._written = self._lost = self._bytes = self._removed = 0
         self._last_error: str | None = None
 
-    def append(self, lines: list[bytes]) -> int:
-        """Writes whole lines; returns how many are in a file now, which is fewer where the disk would not take them."""
+    def append(self, lines: list[bytes]) -> None:
+        """Writes whole lines. Those that the disk would not take are lost and counted."""
         done = 0
-        while done < len(lines) and clock.now() >= self._not_before:
+        while done < len(lines) and time.monotonic() >= self._not_before:
             try:
                 file = self._ready()
             except OSError as error:
                 self._failed(error)
             else:
                 done += self._write(file, self._fitting(lines, done))
-        return done
-
-    def close(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            try:
-                os.close(file)
-            except OSError as error:  # a network's file system says only now that something was lost
-                self._last_error = _said(error)
-
-    def abandon(self) -> None:
-        """In a forked child: the parent goes on with the file."""
-        self.close()
-        self._bytes = self._removed = 0
+        self._written += done
+        self._lost += len(lines) - done
 
     def stats(self) -> dict[str, Any]:
-        return {"bytes": self._bytes, "removed": self._removed, "last_error": self._last_error}
+        """Lines `written` and `lost`, `bytes` written, files `removed` to make room, and the `last_error`."""
+        return {
+            "written": self._written,
+            "lost": self._lost,
+            "bytes": self._bytes,
+            "removed": self._removed,
+            "last_error": self._last_error,
+        }
 
     def _fitting(self, lines: list[bytes], start: int) -> list[bytes]:
         """As many lines as may be written before the file is full or the folder is looked at, at least one."""
@@ -83,16 +87,23 @@ class Segments:
         return lines[start:end]
 
     def _ready(self) -> int:
-        """A file that has room, in a folder that has room."""
+        """A file that has room, in a folder that has room.
+
+        Raises:
+            OSError: There is none to be had.
+        """
         file = self._file
         # One that was removed, by a process that made room or by a person, would be written for nobody.
-        if file is not None and (self._length >= self._size or os.fstat(file).st_nlink == 0):
-            self.close()
+        if file is not None and os.fstat(file).st_nlink == 0:
+            self._close()
+            file = None
+        elif file is not None and self._length >= self._size:
+            self._finish()
             file = None
         if file is None:
             return self._begin()
-        if self._unchecked >= self._step or clock.now() - self._looked >= LOOK_EVERY:
-            self._make_room()
+        if self._unchecked >= self._step or time.monotonic() - self._looked >= LOOK_EVERY:
+            self._look()
         return file
 
     def _begin(self) -> int:
@@ -101,17 +112,29 @@ class Segments:
         start = max(time.time(), self._last_start + 1e-6)  # a clock set back must not sort the new before the old
         stamp = datetime.fromtimestamp(start, UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         self._path = folder / f"{PREFIX}{stamp}-{os.getpid()}-{secrets.token_hex(3)}{SUFFIX}"
-        file = self._file = os.open(self._path, _OPEN, 0o600)
+        file = self._file = os.open(self._path, _FLAGS, 0o600)
+        hold(file)
         self._last_start, self._length = start, 0
-        self._make_room()
+        self._look()
         return file
 
-    def _make_room(self) -> None:
-        self._unchecked, self._looked = 0, clock.now()
+    def _finish(self) -> None:
+        """Closes a file that is full, and packs it."""
+        path, length = self._path, self._length
+        self._close()
+        self._make_room(length // 4)
+        pack(path)
+
+    def _look(self) -> None:
+        self._make_room(0)
+        pack_abandoned(self._path.parent, lambda size: self._make_room(size // 4))
+
+    def _make_room(self, more: int) -> None:
+        self._unchecked, self._looked = 0, time.monotonic()
         age = self._section.max_age
         self._removed += make_room(
             self._path.parent,
-            most=clock.bytes_of(self._section.max_bytes),
+            most=clock.bytes_of(self._section.max_bytes) - more,
             reserve=max(self._step, LONGEST),
             oldest=None if age is None else time.time() - clock.seconds(age),
             spare=self._path,
@@ -133,15 +156,21 @@ class Segments:
             try:
                 os.ftruncate(file, self._length + size)
             except OSError:
-                self.close()  # the next line begins a new file rather than the end of a piece
+                self._close()  # the next line begins a new file rather than the end of a piece
         self._length += size
         self._unchecked += size
         self._bytes += size
         return whole
 
     def _failed(self, error: OSError) -> None:
-        self._last_error = _said(error)
-        self._not_before = clock.now() + BACK_OFF
+        self._last_error = f"{type(error).__name__}: {error.strerror or 'no reason given'}"
+        self._not_before = time.monotonic() + BACK_OFF
+
+    def _close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):
+                os.close(file)
 
 
 def _whole(lines: list[bytes], written: int) -> tuple[int, int]:
@@ -152,7 +181,3 @@ def _whole(lines: list[bytes], written: int) -> tuple[int, int]:
             break
         count, size = count + 1, size + len(line)
     return count, size
-
-
-def _said(error: OSError) -> str:
-    return f"{type(error).__name__}: {error.strerror or 'unknown'}"

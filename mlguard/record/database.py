@@ -1,0 +1,88 @@
+"""DuckDB over the lines of some files, locked: it reads these files, and nothing else in the world."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import psutil
+
+from mlguard.record.columns import COLUMNS, expression, literal, quoted
+from mlguard.record.folder import PACKED
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["connect", "make_views"]
+
+_MEMORY: Final = 0.5  # the share of the free memory that a query may take before it goes to the disk
+
+_READ: Final = (
+    # One column of text: control characters can't stand in JSON, so that none of these is ever met.
+    "read_csv([{files}], columns = {{'line': 'VARCHAR'}}, delim = '\x01', quote = '', escape = '', header = false, "
+    "auto_detect = false, new_line = '\\n', strict_mode = false, ignore_errors = true, filename = true)"
+)
+_PACKED_LINES: Final = "starts_with(line, '{') AND ends_with(line, '}')"  # gzip itself says what is broken
+_PLAIN_LINES: Final = "starts_with(line, '{') AND json_valid(line)"
+_CALLS: Final = """contains(line, '"mlguard.call_id"')"""
+
+
+def connect(files: Sequence[Path], scratch: Path) -> DuckDBPyConnection:
+    """A database with the view `lines`: every line of these files that is a JSON object, and its file.
+
+    Args:
+        files: At least one.
+        scratch: An empty folder for what does not fit into memory.
+    """
+    import duckdb
+
+    memory = int(psutil.virtual_memory().available * _MEMORY)
+    connection = duckdb.connect(
+        ":memory:",
+        config={
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "memory_limit": f"{max(memory, 64 << 20)}B",
+            "temp_directory": str(scratch),
+        },
+    )
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = true")  # so that progress can be asked for
+    connection.execute("SET enable_progress_bar_print = false")
+    with contextlib.suppress(duckdb.CatalogException):
+        connection.execute("SET python_enable_replacements = false")  # else SQL could name Python's variables
+    allowed = ", ".join(literal(str(path)) for path in files)
+    connection.execute(f"SET allowed_paths = [{allowed}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    parts = []
+    for packed, condition in ((True, _PACKED_LINES), (False, _PLAIN_LINES)):
+        of_this_kind = [literal(str(path)) for path in files if (path.suffix == PACKED) is packed]
+        if of_this_kind:
+            read = _READ.format(files=", ".join(of_this_kind))
+            parts.append(f"SELECT line, filename FROM {read} WHERE {condition}")  # noqa: S608 - paths are quoted
+    connection.execute(f"CREATE VIEW lines AS {' UNION ALL '.join(parts)}")
+    make_views(connection, {})
+    return connection
+
+
+def make_views(connection: DuckDBPyConnection, more: Mapping[str, tuple[str, str]]) -> None:
+    """The views `calls` and `violations`.
+
+    Args:
+        connection: From `connect`.
+        more: Columns beside `COLUMNS`: the key of the event and the type.
+    """
+    shown = [f"{expression(column.key, column.type)} AS {quoted(column.name)}" for column in COLUMNS]
+    shown += [f"{expression(key, kind)} AS {quoted(name)}" for name, (key, kind) in more.items()]
+    shown += [f"1 / {expression('mlguard.sample_rate', 'DOUBLE')} AS weight", "filename AS file", "line AS json"]
+    columns = ", ".join(shown)
+    connection.execute(f"CREATE OR REPLACE VIEW calls AS SELECT {columns} FROM lines WHERE {_CALLS}")  # noqa: S608 - keys and names are quoted
+    connection.execute(
+        "CREATE OR REPLACE VIEW violations AS "
+        "SELECT time, function, policy, call_id, v.loc AS field, v.type AS type, v.msg AS message "
+        "FROM (SELECT time, function, policy, call_id, unnest(violations) AS v FROM calls "
+        """WHERE contains(json, '"mlguard.violations"'))"""
+    )

@@ -1,0 +1,272 @@
+"""The record as SQL sees it: `open_calls` gives a view `calls`, one row a call, read by DuckDB from the lines.
+
+Lines are read as text and picked apart only where a query asks, so that a query over millions of them costs what it
+looks at. A query can read the files it was given and nothing else: one statement, that selects, in a database that
+lives in memory, without access to other files, the network or extensions.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+from mlguard.record.columns import COLUMNS, by_key, literal, pointer, spellings
+from mlguard.record.damage import Damage, damage_of, is_whole, salvaged
+from mlguard.record.database import connect, make_views
+from mlguard.record.errors import RecordError
+from mlguard.record.folder import PACKED
+from mlguard.record.sources import files_of
+from mlguard.section import nearest
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+__all__ = ["Calls", "Result", "open_calls"]
+
+Progress = Callable[[float], object]
+"""Told the share of the work that is done, from 0 to 1, about four times a second."""
+
+_EVERY: Final = 0.25
+_SAMPLE: Final = 200  # lines that are looked at for the type of a key
+_UNKNOWN: Final = re.compile(r'[Cc]olumn (?:named )?"(.+?)"(?: not found| in EXCLUDE list not found|\n|$)')
+_NO_NUMBERS: Final = frozenset({'"nan"', '"inf"', '"-inf"'})  # as an event says them
+_NUMBERS: Final = frozenset({"UBIGINT", "BIGINT", "HUGEINT", "UHUGEINT", "DOUBLE"})
+
+
+def open_calls(
+    paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str],
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    progress: Progress | None = None,
+) -> Calls:
+    """A record, ready for SQL.
+
+    Args:
+        paths: Folders that ``Monitor(record=...)`` names, files of JSON lines, or patterns; one, or several.
+        since: Files that ended before are not read. Which calls of the others count, SQL says.
+        until: Files that began later are not read.
+        progress: Told how far a query is, in the thread that asked for it.
+
+    Raises:
+        RecordError: A path leads to nothing.
+        ModuleNotFoundError: DuckDB is not installed (the extra ``query``).
+    """
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    return Calls(lambda: files_of(given, since=since, until=until), progress)
+
+
+class Result(NamedTuple):
+    """What a query found."""
+
+    columns: list[str]
+    types: list[str]
+    rows: Iterator[tuple[Any, ...]]
+    """Fetched as they are asked for, once."""
+
+
+class Calls:
+    """The calls of a record; `open_calls` makes one. Use it in one thread, and close it, or use it in a ``with``.
+
+    Attributes:
+        files: Those that are read.
+    """
+
+    def __init__(self, look: Callable[[], list[Path]], progress: Progress | None = None) -> None:
+        self._look = look
+        self._progress = progress
+        self._salvaged: dict[Path, tuple[Path, Damage]] = {}
+        self._more: dict[str, tuple[str, str]] = {}
+        self._folder = Path(tempfile.mkdtemp(prefix="mlguard-query-"))
+        try:
+            self.files = look()
+            self._connection = self._connected()
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives back the database and what it kept on the disk meanwhile."""
+        self._connection.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def sql(self, query: str, parameters: Sequence[Any] = ()) -> Result:
+        """Runs one SELECT over the view `calls`, such as ``SELECT policy, count(*) FROM calls GROUP BY ALL``.
+
+        The columns are those of `COLUMNS`, and `weight`, `file` and `json`. Any other key of the events is one as soon
+        as a query names it, in double quotes where it has dots. Times are UTC. The view `violations` has a row for each
+        violation: time, function, policy, call_id, field, type, message.
+
+        Args:
+            query: One statement.
+            parameters: Values for its question marks.
+
+        Raises:
+            RecordError: The query is no single SELECT, or wrong, or a file can't be read.
+        """
+        import duckdb
+
+        self._refuse_other_than_select(query)
+        for _ in range(len(COLUMNS) + 100):
+            try:
+                return self._run(query, parameters)
+            except duckdb.BinderException as error:
+                name = _UNKNOWN.search(str(error))
+                if name is None or not self._learn(name[1]):
+                    raise RecordError(self._explained(error, name)) from None
+            except duckdb.IOException as error:
+                self._mend(error)
+            except duckdb.InterruptException:
+                raise KeyboardInterrupt from None
+            except duckdb.Error as error:
+                raise RecordError(_first_lines(error)) from None
+        raise RecordError("the query names too many keys, or the files change faster than they can be read.")
+
+    def damage(self) -> Damage:
+        """Lines that are no JSON objects, such as the torn last line of a killed process; no query shows them.
+
+        Looks through files that are not packed, and tells of what was broken in packed ones that a query has read.
+        """
+        plain = [path for path in self.files if path.suffix != PACKED]
+        found = Damage(0, None)
+        if plain:
+            valid = dict(self._run("SELECT filename, count(*) FROM lines GROUP BY filename", ()).rows)
+            found = damage_of(plain, valid)
+        for _, one in self._salvaged.values():
+            found = found.plus(one)
+        return found
+
+    def _connected(self) -> DuckDBPyConnection:
+        files = [self._salvaged[path][0] if path in self._salvaged else path for path in self.files]
+        scratch = self._folder / "spilled"
+        scratch.mkdir(exist_ok=True)
+        connection = connect(files, scratch)
+        make_views(connection, self._more)
+        return connection
+
+    def _refuse_other_than_select(self, query: str) -> None:
+        import duckdb
+
+        try:
+            statements = self._connection.extract_statements(query)
+        except duckdb.Error as error:
+            raise RecordError(_first_lines(error)) from None
+        if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+            raise RecordError("a record can only be read: give one statement, and let it be a SELECT.")
+
+    def _run(self, query: str, parameters: Sequence[Any]) -> Result:
+        cursor = self._connection.cursor()
+        if self._progress is None:
+            cursor.execute(query, parameters)
+        else:
+            _watched(cursor, lambda: cursor.execute(query, parameters), self._progress)
+        described = cursor.description or ()
+
+        def rows() -> Iterator[tuple[Any, ...]]:
+            while some := cursor.fetchmany(1_000):
+                yield from some
+
+        return Result([one[0] for one in described], [str(one[1]) for one in described], rows())
+
+    def _learn(self, name: str) -> bool:
+        """Makes a column of a key that a query names; False where no event has it, or it is one already."""
+        if name in self._more or any(column.name == name for column in COLUMNS):
+            return False
+        kind = by_key[name].type if name in by_key else self._type_of(name)
+        if kind is None:
+            return False
+        self._more[name] = (name, kind)
+        make_views(self._connection, self._more)
+        return True
+
+    def _type_of(self, key: str) -> str | None:
+        """By the first lines that have the key: what a key means does not change from line to line."""
+        having = " OR ".join(f"contains(line, {literal(spelling)})" for spelling in spellings(key))
+        value = f"TRY(line->{literal(pointer(key))})"
+        some = f"SELECT {value} AS value FROM lines WHERE ({having}) AND {value} IS NOT NULL LIMIT {_SAMPLE}"  # noqa: S608 - the key is quoted
+        kinds: set[str] = set()
+        for kind, text in self._run(f"SELECT DISTINCT json_type(value), value::VARCHAR FROM ({some})", ()).rows:  # noqa: S608
+            kinds.add("DOUBLE" if kind in _NUMBERS or text in _NO_NUMBERS else str(kind))
+        kinds -= {"NULL"}
+        if not kinds:
+            return None
+        return kinds.pop() if kinds in ({"DOUBLE"}, {"VARCHAR"}, {"BOOLEAN"}) else "JSON"
+
+    def _mend(self, error: Exception) -> None:
+        """After a file could not be read: it is gone, and another has its lines, or it is broken."""
+        files = self._look()
+        broken = []
+        if files == self.files:
+            broken = [
+                path for path in files if path.suffix == PACKED and path not in self._salvaged and not is_whole(path)
+            ]
+            if not broken:
+                raise RecordError(f"{_first_lines(error)} Fix: check the file and its permissions.") from None
+        for path in broken:
+            into = self._folder / path.name.removesuffix(PACKED)
+            self._salvaged[path] = (into, salvaged(path, into))
+        self.files = files
+        self._connection.close()
+        self._connection = self._connected()
+
+    def _explained(self, error: Exception, name: re.Match[str] | None) -> str:
+        known = [*(column.name for column in COLUMNS), "weight", "file", "json"]
+        if name is None:
+            return f"{_first_lines(error)}\nColumns: {', '.join(known)}"
+        return (
+            f'no column and no key of an event is called "{name[1]}".{nearest(name[1], known)}\n{_place(error)}'
+            f"Columns: {', '.join(known)}. Any key of an event is one as well, in double quotes: "
+            '"mlguard.input.age".'
+        )
+
+
+def _watched(cursor: DuckDBPyConnection, work: Callable[[], object], progress: Progress) -> None:
+    """Runs work in a thread, and tells how far it is; Ctrl-C ends it."""
+    done = threading.Event()
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            raised.append(error)
+        finally:
+            done.set()
+
+    thread = threading.Thread(target=run, name="mlguard-query")
+    thread.start()
+    try:
+        while not done.wait(_EVERY):
+            progress(min(1.0, max(0.0, cursor.query_progress() / 100)))
+    except BaseException:
+        cursor.interrupt()
+        raise
+    finally:
+        thread.join()
+    if raised:
+        raise raised[0]
+
+
+def _first_lines(error: Exception) -> str:
+    """What DuckDB says, with the place in the query, without its guesses at names of its own."""
+    said, _, rest = str(error).partition("\n")
+    return f"{said.removeprefix('Invalid Input Error: ')}\n{_place(error)}".rstrip() if "LINE " in rest else said
+
+
+def _place(error: Exception) -> str:
+    text = str(error)
+    start = text.find("LINE ")
+    return text[start:].rstrip() + "\n" if start >= 0 else ""
