@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
-from mlguard.record.columns import COLUMNS, by_key, literal, pointer, spellings
+from mlguard.record.columns import COLUMNS, by_key, literal, pointer, quoted, spellings
 from mlguard.record.damage import Damage, damage_of, is_whole, salvaged
 from mlguard.record.database import connect, make_views
 from mlguard.record.errors import RecordError
@@ -117,9 +117,28 @@ class Calls:
         Raises:
             RecordError: The query is no single SELECT, or wrong, or a file can't be read.
         """
+        self._refuse_other_than_select(query)
+        return self._asked(query, parameters)
+
+    def keep(self, name: str, query: str, parameters: Sequence[Any] = ()) -> None:
+        """Keeps what a SELECT finds as a table, for whoever asks many things of the same calls: lines are read once.
+
+        It is there for `sql` until this is closed, or a file turns out to be broken or gone while another query reads.
+
+        Args:
+            name: What to call the table.
+            query: One statement.
+            parameters: Values for its question marks.
+
+        Raises:
+            RecordError: As `sql` does.
+        """
+        self._refuse_other_than_select(query)
+        self._asked(f"CREATE OR REPLACE TABLE {quoted(name)} AS {query}", parameters)
+
+    def _asked(self, query: str, parameters: Sequence[Any]) -> Result:
         import duckdb
 
-        self._refuse_other_than_select(query)
         for _ in range(len(COLUMNS) + 100):
             try:
                 return self._run(query, parameters)
