@@ -168,6 +168,8 @@ def wire(
         reporter = add("monitor", "MONITOR", _reporter(declared, policy, options, wiring.rooms))
         if before is not None and "monitor" in before[1].rooms:
             reporter.go_on_from(before[1].rooms["monitor"])
+        if policy.monitor.spans:
+            wiring.names.update(_spans(target, reporter).names(asynchronous=asynchronous))
     # Report mode with a cache needs a record as well: a result that only report mode let pass is not kept for others.
     # So is one that retry would rather have had otherwise.
     only_its_callers = policy.cache and (reports or wiring.flags["ON_RESULT"])
@@ -261,6 +263,17 @@ def _reporter(target: Target, policy: Policy, options: Options, rooms: dict[str,
     )
 
 
+def _spans(target: Target, reporter: Reporter) -> Any:
+    try:
+        from mlguard.monitor.spans import Spans
+    except ModuleNotFoundError as missing:
+        raise PolicyError(
+            f"{target.name}: monitor.spans needs {missing.name}, which is not installed. "
+            "Fix: pip install opentelemetry-api (mlguard's extra 'opentelemetry'), or spans=False."
+        ) from None
+    return Spans(reporter)
+
+
 def _detector(target: Target, policy: Policy, options: Options, before: tuple[Policy, Wiring] | None) -> Any:
     """What counts for drift; after a reload the one before goes on, where neither profile nor settings changed."""
     from mlguard.drift.detector import detector_for  # loads what reads profiles
@@ -276,7 +289,7 @@ CORE: Final = ("function", "sleep", "clock", "Disposition", "from_within", "END"
 
 
 def core_names(target: Target, function: Callable[..., Any]) -> dict[str, Any]:
-    """What every call has: the names of `CORE`, and how a call is begun, entered and left unless a monitor replaces that."""
+    """What every call has: the names of `CORE`, and how a call begins, is entered and left where no monitor says."""
     asynchronous = target.kind.asynchronous
     if target.inside is not None and function is target.function:
         function = target.inside
@@ -321,6 +334,11 @@ def _refuse_contradictions(target: Target, policy: Policy, options: Options) -> 
         refuse(
             "cache is set, but deterministic=False says that equal inputs give different results",
             "cache=False, or drop deterministic=False",
+        )
+    if policy.monitor and policy.monitor.record_outputs and target.kind.stream:
+        refuse(
+            "monitor.record_outputs is set, but a stream has items, no prediction to record",
+            "record_outputs=False, or return a list",
         )
     if policy.retry and policy.retry.on_result is not None and target.kind.stream:
         refuse(

@@ -138,6 +138,8 @@ class Event(BaseModel):
     """How many there were."""
     chaos: str | None = _keyed("mlguard.chaos")
     """What `mlguard.testing.chaos` did to the last attempt that it struck. Only in tests."""
+    prediction: Any = _keyed("mlguard.prediction")
+    """With `record_outputs`, in the record only: what was predicted, as `mlguard.record.outputs` shows it."""
     rejected_rows: int | None = _keyed("mlguard.rejected_rows")
     """Rows of a table that were taken out because they break their schema; the fallback answered for them."""
     suppressed: int | None = Field(default=None, alias="mlguard.suppressed", ge=1)

@@ -82,18 +82,18 @@ def stack(error: BaseException, say: Callable[[BaseException], str]) -> str:
     return "".join(reversed(parts))
 
 
-def mark(error: BaseException, this: Call, recorded_by: str, now: float) -> None:
+def mark(error: BaseException, this: Call, recorded_by: str, now: float, where: str = _MARK) -> None:
     """Notes on the exception that an event tells of it, for the guards around this one to see; keeps no reference."""
     with contextlib.suppress(AttributeError, TypeError):  # one that takes no attributes is told of again further out
-        object.__setattr__(error, _MARK, (recorded_by, this.parent.id if this.parent is not None else None, now))
+        object.__setattr__(error, where, (recorded_by, this.parent.id if this.parent is not None else None, now))
 
 
-def recorded(error: BaseException, this: Call) -> str | None:
+def recorded(error: BaseException, this: Call, where: str = _MARK) -> str | None:
     """The id of the inner call whose event tells of this exception; None: nobody has told of it during this call.
 
     An exception object that is raised again and again carries an old mark, which must not silence a later call.
     """
-    found = getattr(error, "__dict__", {}).get(_MARK)
+    found = getattr(error, "__dict__", {}).get(where)
     if found is None:
         return None
     recorded_by, parent, when = found

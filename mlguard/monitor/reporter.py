@@ -62,7 +62,8 @@ class Reporter:
         self._log = bool(section.log)
         self._record = cast("Record | None", section.record)  # as the section keeps it, whatever it was given
         self._reports = self._log or self._record is not None
-        self._stream = target.kind.stream
+        self.stream = target.kind.stream
+        """Whether the function is a generator."""
         self._rate = section.sample_rate
         self._slow = math.inf if section.slow_call is None else clock.seconds(section.slow_call)
         self._drift = drift
@@ -204,7 +205,7 @@ class Reporter:
         """Hands the event to the record, with the prediction where that is asked for and not hidden."""
         try:
             kept = {"event": name, **event}
-            if result and self._section.record_outputs and not self._stream:
+            if result and self._section.record_outputs and not self.stream:
                 from mlguard.record import outputs
 
                 kept["mlguard.prediction"] = HIDDEN if self.teller.hides_output else outputs(result[0])
@@ -222,7 +223,7 @@ class Reporter:
         if not this.attempts or this.disposition == Disposition.CANCELLED or self._drift is None:
             return None
         try:
-            said = this.disposition == Disposition.EXECUTED and not self._stream
+            said = this.disposition == Disposition.EXECUTED and not self.stream
             return self._drift.observe(args, kwargs, result, has_result=said)
         except Exception as trouble:
             self.trouble("drift", trouble)
