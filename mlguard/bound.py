@@ -13,6 +13,7 @@ from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from mlguard.keyed import ByKey
+from mlguard.monitor import readings
 from mlguard.policies import Policy
 from mlguard.policies.ceiling import Clamped
 from mlguard.specialise import specialise
@@ -39,7 +40,7 @@ class Bound:
     def __init__(
         self, target: Target, policy: Policy, clamped: list[Clamped], wiring: Wiring, resolved: Resolved | None
     ) -> None:
-        self._target = target
+        self.target = target
         self.policy = policy
         self.clamped = clamped
         self.wiring = wiring
@@ -51,11 +52,11 @@ class Bound:
 
     def code(self, function: FunctionType) -> CodeType:
         """The code of a call under this policy; the names it looks up are put into the function's namespace."""
-        namespace, kind = function.__globals__, self._target.kind
+        namespace, kind = function.__globals__, self.target.kind
         if self.wiring.pools:
-            by_key = ByKey(self._target, self.wiring.pools, self.wiring.flags, self.wiring.names)
+            by_key = ByKey(self.target, self.wiring.pools, self.wiring.flags, self.wiring.names)
             (name,) = self._renamed("by_key").values()
-            namespace[name] = core_names(self._target, by_key)["function"]
+            namespace[name] = core_names(self.target, by_key)["function"]
             code = specialise(kind, {}, {"function": name})
             return self._calls.watched(called(code["call"], function))
         code = specialise(kind, self.wiring.flags, self._renamed("produce", *self.wiring.names) if self.number else {})
@@ -82,6 +83,10 @@ class Bound:
             numbers.discard(self.number)
 
         self._calls.when_gone(forget_entries)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # at the interpreter's end, much is gone already
+            readings.of_this_process.leave(self)
 
     def _renamed(self, *names: str) -> dict[str, str]:
         return {name: f"{name}__{self.number}" if self.number else name for name in names}

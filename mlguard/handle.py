@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 from mlguard import clock
 from mlguard.context import Call
 from mlguard.errors import PolicyError
+from mlguard.monitor import readings
 from mlguard.outcome import Disposition
 from mlguard.policies import Policy
 from mlguard.target import Kind
@@ -171,9 +172,14 @@ class Handle(Generic[P, R_co]):
         return cache.invalidate(self._wrapper.key_of_call(args, kwargs))
 
     def reset(self) -> None:
-        """Forgets state and counts of every concern, as if the function had just been decorated."""
-        for room in self._wrapper.rooms.values():
-            room.reset()
+        """Forgets state and counts of every concern, as if the function had just been decorated.
+
+        Metrics go on: a counter that goes down would look like a restart.
+        """
+        bound = self._wrapper.settle()
+        with readings.forgetting(bound):
+            for room in bound.wiring.rooms.values():
+                room.reset()
 
     def __repr__(self) -> str:
         return f"<guard of {self._wrapper.target.name}>"

@@ -9,7 +9,8 @@ from __future__ import annotations
 import builtins
 import functools
 import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from types import FunctionType
 from typing import Any, Final, get_type_hints
 
@@ -17,6 +18,7 @@ import mlguard.call
 from mlguard import clock
 from mlguard.errors import PolicyError
 from mlguard.forks import renew_in_children
+from mlguard.monitor.metrics import Figure, Metric
 from mlguard.section import Section, nearest, shown
 from mlguard.specialise import specialise
 from mlguard.target import Target
@@ -46,6 +48,7 @@ class Pool:
         self.after_fork()
         self._objects: dict[Hashable, Any] = {}
         self._used: dict[Hashable, float] = {}
+        self._gone: Counter[tuple[Metric, tuple[str, ...]]] = Counter()  # what was counted for values that had to go
         renew_in_children(self)
 
     def of(self, value: Hashable) -> Any:
@@ -69,9 +72,19 @@ class Pool:
         by_value = {name: objects[each].stats() for name, each in zip(names, last, strict=True)}
         return {"per": self.per, "values": len(objects), "by_value": by_value}
 
+    def metrics(self) -> Iterator[Figure]:
+        """The figures of all values together: who the callers are is no label of a metric."""
+        objects = list(self._objects.values())
+        for each in [self._plain, *objects]:  # the plain one counts nothing, and says which series there are
+            for metric, labels, value in each.metrics():
+                if each is not self._plain or metric.kind != "gauge":
+                    yield metric, labels, value
+        for (metric, labels), value in list(self._gone.items()):
+            yield metric, labels, value
+
     def reset(self) -> None:
         with self._lock:
-            self._objects, self._used = {}, {}
+            self._objects, self._used, self._gone = {}, {}, Counter()
 
     def after_fork(self) -> None:
         self._lock = threading.Lock()
@@ -88,6 +101,9 @@ class Pool:
                 oldest = min(self._objects, key=lambda each: self._used.get(each, 0.0))
                 gone = self._objects.pop(oldest)
                 self._used.pop(oldest, None)
+                for metric, labels, value in gone.metrics():
+                    if metric.kind == "counter":
+                        self._gone[metric, labels] += value
             else:
                 gone = None
         del gone  # outside of the lock

@@ -18,6 +18,7 @@ from mlguard.bound import Bound, called
 from mlguard.errors import PolicyError
 from mlguard.forks import in_children
 from mlguard.keyed import ByKey
+from mlguard.monitor import readings
 from mlguard.policies import Policy
 from mlguard.policies.ceiling import Clamped
 from mlguard.policies.choice import Choice
@@ -64,6 +65,11 @@ class Wrapper:
         self._bound: Bound | None = None
         self._numbers: set[int] = set()  # of what it is bound to, and of what calls in progress were bound to
         self._variants: dict[tuple[str, bool], Callable[..., Any]] = {}
+
+    @property
+    def bound(self) -> Bound | None:
+        """What it is bound to; None: nothing yet."""
+        return self._bound
 
     @property
     def policy(self) -> Policy:
@@ -178,6 +184,7 @@ class Wrapper:
             self._variants = {}
             self.put()
         if before is not None:
+            readings.of_this_process.replaced(before)
             before.forget(self._function.__globals__, self._numbers)
 
     def start_afresh(self, *, forget_name: bool) -> None:
@@ -195,8 +202,9 @@ class Wrapper:
         if bound is not None:
             if unbound:
                 bound.forget(self._function.__globals__, self._numbers)
-            for room in bound.wiring.rooms.values():
-                room.reset()
+            with readings.forgetting(bound):
+                for room in bound.wiring.rooms.values():
+                    room.reset()
 
     def scopes(self) -> list[ScopeKey]:
         """The scopes that it shares in."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from types import MethodType
 from typing import Any, ClassVar, Final, NamedTuple
@@ -22,6 +22,7 @@ from mlguard.cache.store import Entry, Ledger, MemoryStore, expiry, store_of
 from mlguard.cache.stores.protocol import Label
 from mlguard.context import Call
 from mlguard.errors import DeadlineExceededError, PolicyError
+from mlguard.monitor import metrics
 from mlguard.outcome import Disposition
 from mlguard.target import Target
 
@@ -275,6 +276,19 @@ class ResultCache:
             "seconds_saved": saved,
             **({} if self.lenient is None else self.lenient.stats()),
         }
+
+    def metrics(self) -> Iterator[metrics.Figure]:
+        info, ledger = self.info(), self.ledger
+        entries = self.memory.of(ledger)
+        stale = 0 if self.lenient is None else self.lenient.stale
+        answers = {"hit": info.hits, "miss": info.misses, "coalesced": info.coalesced, "stale": stale}
+        answers["bypass"] = sum(self.bypassed.values())
+        for result, number in answers.items():
+            yield metrics.CACHE_REQUESTS, (result,), number
+        yield metrics.CACHE_ENTRIES, (), len(entries)
+        yield metrics.CACHE_BYTES, (), sum(entry.size for entry in entries)
+        yield metrics.CACHE_EVICTIONS, (), ledger.evictions
+        yield metrics.CACHE_SAVED, (), ledger.saved + sum(entry.hits * entry.cost for entry in entries)
 
     def explain(self) -> list[str]:
         return explained(self)

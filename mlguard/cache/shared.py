@@ -8,6 +8,7 @@ entry outlives its time in the front, so that an outage of the store does not em
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from functools import cached_property, partial
 from typing import Any, ClassVar, Final
 
@@ -26,6 +27,7 @@ from mlguard.cache.stale import Refresh
 from mlguard.cache.store import Entry, expiry
 from mlguard.cache.stores import Label
 from mlguard.context import Call
+from mlguard.monitor import metrics
 from mlguard.target import Target
 
 __all__ = ["SharedCache"]
@@ -103,6 +105,13 @@ class SharedCache(ResultCache):
         stats["not_stored"] = dict(self.not_stored + self.remote.not_encoded)
         stats["seconds_saved"] += self.saved
         return {**stats, "store_hits": self.fetched, "lease_waits": self.lease_waits, **self.remote.stats()}
+
+    def metrics(self) -> Iterator[metrics.Figure]:
+        yield from super().metrics()
+        yield metrics.CACHE_SAVED, (), self.saved
+        for reason, number in dict(self.remote.errors).items():
+            yield metrics.CACHE_STORE_ERRORS, (reason,), number
+        yield metrics.CACHE_STORE_ERRORS, ("undecodable",), sum(dict(self.remote.undecodable).values())
 
     def forget_counts(self) -> None:
         super().forget_counts()

@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from mlguard.drift.alarms import Alarm, Alarms, Limits
@@ -22,6 +23,8 @@ from mlguard.drift.tallies import Look, in_words
 from mlguard.drift.windows import Counts, Ladder, Window
 from mlguard.errors import PolicyError
 from mlguard.forks import renew_in_children
+from mlguard.monitor import metrics
+from mlguard.monitor.readings import MOST_SERIES, OTHER, forget
 from mlguard.monitor.redaction import Words
 from mlguard.monitor.sink import Sink
 from mlguard.section import nearest
@@ -147,6 +150,26 @@ class Detector:
             "counts": self.counts(),
         }
 
+    def metrics(self) -> Iterator[metrics.Figure]:
+        yield metrics.ANOMALOUS, (), self._odd_calls
+        yield metrics.DRIFT_EVALUATED, (), self._judged_at
+        tables, active = self._tables(), self._alarms.active
+        left = MOST_SERIES
+        for field in (*self._watched[self._inputs_first :], *self._watched[: self._inputs_first]):
+            left -= len(field.counts)
+            if left < 0:  # profiles of hundreds of fields; `mlguard.drift.merge` compares those of a whole fleet
+                break
+            for cell, (label, counted) in enumerate(zip(field.bins.labels, tables[field.name], strict=True)):
+                at = (field.name, f"{cell:02} {label}"[:80])
+                yield metrics.FEATURE_BIN, at, counted
+                yield metrics.REFERENCE_BIN, at, field.counts[cell] / field.rows
+            seen = active.pop(field.name, None)
+            yield metrics.DRIFT_SCORE, (field.name,), 0.0 if seen is None else seen.psi
+            yield metrics.DRIFT_ACTIVE, (field.name,), float(seen is not None)
+        for seen in active.values():
+            yield metrics.DRIFT_SCORE, (OTHER,), seen.psi
+            yield metrics.DRIFT_ACTIVE, (OTHER,), 1.0
+
     def reset(self) -> None:
         self._inputs = Fields([field for field in self._watched if field.role == "input"], self._section.sample)
         outputs = [field for field in self._watched if field.role == "output"]
@@ -162,10 +185,12 @@ class Detector:
         self._rows = 0
         self._windows = 0
         self._odd_calls = 0
+        self._judged_at = 0.0
 
     def after_fork(self) -> None:
         """A child counts its own calls: what its parent counted is in the parent's counts already."""
         self.reset()
+        forget(self)
 
     def same_as(self, before: Detector) -> bool:
         """True where the one it would replace counts by the same profile and settings, and should stay."""
@@ -198,6 +223,7 @@ class Detector:
             rows, tables = self._rows, self._tables()
             for window in self._ladder.ended(rows, [tables[field.name] for field in self._watched]):
                 self._windows += 1
+                self._judged_at = time.time()
                 changes += self._alarms.judge(self._with_absent(window), rows)
         finally:
             self._lock.release()

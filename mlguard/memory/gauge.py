@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mlguard import clock
@@ -11,6 +12,7 @@ from mlguard.forks import in_children
 from mlguard.memory import cgroup
 from mlguard.memory.host import Host
 from mlguard.memory.probe import Probe, Reading
+from mlguard.monitor import metrics, readings
 
 __all__ = ["Gauge", "of_this_process", "read"]
 
@@ -60,6 +62,12 @@ class Gauge:
         if not readings:
             raise OSError("no memory limit can be read, neither of a cgroup nor of the host")
         return readings
+
+    def metrics(self) -> Iterator[metrics.Figure]:
+        with suppress(OSError):
+            reading = self.read()
+            yield metrics.MEMORY_USED, (), reading.used
+            yield metrics.MEMORY_LIMIT, (), reading.limit
 
     @property
     def levels(self) -> list[Probe]:
@@ -155,3 +163,4 @@ def read() -> Reading:
 
 
 in_children(of_this_process._renew)
+readings.also(of_this_process)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from mlguard import clock
@@ -25,6 +25,7 @@ from mlguard.memory.probe import Reading
 from mlguard.memory.refusal import Warnings, allowed_text, refusal
 from mlguard.memory.relief import Relief
 from mlguard.memory.section import Memory
+from mlguard.monitor import metrics
 from mlguard.target import Target
 
 __all__ = ["MemoryGuard"]
@@ -208,6 +209,17 @@ class MemoryGuard:
             "log_failures": self._warnings.failures,
             **self._relief.stats(),
         }
+
+    def metrics(self) -> Iterator[metrics.Figure]:
+        yield metrics.MEMORY_THRESHOLD, (), self._threshold
+        yield metrics.MEMORY_RESERVED, (), self._ledger.reserved_here
+        yield metrics.MEMORY_REJECTIONS, ("raise",), self.rejected
+        yield metrics.MEMORY_REJECTIONS, ("log",), self.logged
+        yield metrics.MEMORY_SPLITS, (), self.split
+        yield metrics.MEMORY_FREED, (), self._relief.shrunk
+        yield metrics.MEMORY_UNREADABLE, (), self.unreadable
+        yield metrics.WAITED, ("memory",), self.waited_seconds
+        yield metrics.INSTRUMENTATION_ERRORS, (), self._warnings.failures
 
     def reset(self) -> None:
         """Forgets counts and the last reading; what is promised to calls in flight stays promised."""

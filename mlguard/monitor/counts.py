@@ -7,8 +7,11 @@ in `latency.py`.
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any, Final
 
+from mlguard.monitor import metrics
 from mlguard.monitor.failures import error_type
 from mlguard.monitor.latency import Latency
 from mlguard.outcome import Disposition
@@ -32,8 +35,8 @@ class Counts:
     def __init__(self) -> None:
         self.latencies = {str(disposition): Latency() for disposition in Disposition}
         """How long calls took, by how they ended."""
-        self.failures: dict[str, int] = {}
-        """Calls that an exception ended, by its class; classes beyond the first fifty are ``other``."""
+        self.failures: dict[tuple[str, str], int] = {}
+        """Calls that an exception ended, by disposition and its class; those beyond the first fifty are ``other``."""
         self.slow = 0
         """Calls that took as long as the policy's `slow_call`."""
         self.troubles = 0
@@ -43,12 +46,13 @@ class Counts:
         self._suppressed: dict[str, int] = dict.fromkeys(map(str, OVERLOAD), 0)
         self._left_out = 0
 
-    def failure(self, name: str) -> None:
+    def failure(self, disposition: str, name: str) -> None:
         """A call ended with an exception of this class."""
-        if name not in self.failures and len(self.failures) >= _FAILURE_TYPES:
-            name = "other"
-        self.failures.setdefault(name, 0)
-        self.failures[name] += 1
+        key = str(disposition), name
+        if key not in self.failures and len(self.failures) >= _FAILURE_TYPES:
+            key = str(disposition), "other"
+        self.failures.setdefault(key, 0)
+        self.failures[key] += 1
 
     def trouble(self, where: str, error: Exception) -> None:
         """The monitor failed at something; the call went on."""
@@ -69,10 +73,29 @@ class Counts:
         told = {name: latency for name, latency in self.latencies.items() if latency.count}
         return {
             "calls": {name: latency.count for name, latency in told.items()},
-            "failures": dict(self.failures),
+            "failures": dict(self._by_class()),
             "slow": self.slow,
             "suppressed": self._left_out + sum(self._suppressed.values()),
             "instrumentation_errors": self.troubles,
             "last_instrumentation_error": self.last_trouble,
             "duration": {name: latency.as_dict() for name, latency in told.items()},
         }
+
+    def metrics(self) -> Iterator[metrics.Figure]:
+        for disposition, latency in self.latencies.items():
+            counts = tuple(latency.counts)
+            yield metrics.CALLS, (disposition,), sum(counts)
+            if any(counts):
+                fine = len(counts) - len(metrics.CALL_DURATION.buckets)  # those that the metric has as one
+                exported = sum(counts[:fine]), *counts[fine:]
+                yield metrics.CALL_DURATION, (disposition,), metrics.Histogram(exported, latency.total)
+        for key, number in list(self.failures.items()):
+            yield metrics.CALL_ERRORS, key, number
+        yield metrics.SLOW_CALLS, (), self.slow
+        yield metrics.INSTRUMENTATION_ERRORS, (), self.troubles
+
+    def _by_class(self) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for (_, name), number in list(self.failures.items()):
+            found[name] += number
+        return found

@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
+from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 import structlog
@@ -24,6 +25,7 @@ from mlguard import clock
 from mlguard.clock import Duration
 from mlguard.errors import CircuitOpenError, InvalidInputError, PolicyError
 from mlguard.forks import renew_in_children
+from mlguard.monitor import metrics
 from mlguard.outcome import Failure, classify, members_of, status_of
 from mlguard.resilience.counting import Steps
 from mlguard.section import Section
@@ -199,6 +201,15 @@ class CircuitBreaker:
                 "seconds_in_state": round(max(0.0, clock.now() - self._since), 3),
                 "log_failures": self._log_failures,
             }
+
+    def metrics(self) -> Iterator[metrics.Figure]:
+        state = self.state
+        for each in ("closed", "half_open", "open"):
+            yield metrics.BREAKER_STATE, (each,), float(state == each)
+        for to, number in zip(("open", "half_open", "closed"), self._changes.values(), strict=True):
+            yield metrics.BREAKER_TRANSITIONS, (to,), number
+        yield metrics.BREAKER_REJECTIONS, (), self._refused
+        yield metrics.INSTRUMENTATION_ERRORS, (), self._log_failures
 
     def reset(self) -> None:
         self._marks: deque[tuple[float, int, int]]

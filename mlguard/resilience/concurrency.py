@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import Field
@@ -18,6 +19,7 @@ from mlguard.clock import Duration
 from mlguard.context import Call, ambient_deadline
 from mlguard.errors import ConcurrencyLimitError
 from mlguard.forks import renew_in_children
+from mlguard.monitor import metrics
 from mlguard.resilience import alarms
 from mlguard.section import Section
 from mlguard.target import Target
@@ -152,6 +154,15 @@ class Slots:
                 **self._counts,
                 "waited_seconds": round(self._waited, 6),
             }
+
+    def metrics(self) -> Iterator[metrics.Figure]:
+        yield metrics.CONCURRENCY_LIMIT, (), self._section.max_concurrent
+        yield metrics.CONCURRENCY_IN_USE, (), self.in_use
+        yield metrics.CONCURRENCY_WAITING, (), self.waiting
+        counts = dict(self._counts)
+        yield metrics.CONCURRENCY_REJECTIONS, ("queue_full",), counts["refused_queue_full"]
+        yield metrics.CONCURRENCY_REJECTIONS, ("after_wait",), counts["refused_after_wait"]
+        yield metrics.WAITED, ("concurrency",), self._waited
 
     def reset(self) -> None:
         """Forgets the counts. Slots in use stay in use: forgetting them would let more calls run than allowed."""

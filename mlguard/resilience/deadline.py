@@ -9,6 +9,7 @@ for slots and memory, and pauses between attempts, see to it themselves that the
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Annotated, Any, Literal, Self
 
@@ -19,6 +20,7 @@ from mlguard.clock import Duration
 from mlguard.context import Call, ambient_deadline, outside
 from mlguard.errors import DeadlineExceededError, PolicyError
 from mlguard.forks import renew_in_children
+from mlguard.monitor import metrics
 from mlguard.resilience import alarms
 from mlguard.resilience.threads import MOST_LEFT, Threads, TimeIsUpError
 from mlguard.section import Section
@@ -169,6 +171,14 @@ class Deadlines:
         with self._lock:
             counts = dict(self._counts)
         return counts if self.threads is None else {**counts, "threads": self.threads.stats()}
+
+    def metrics(self) -> Iterator[metrics.Figure]:
+        counts = dict(self._counts)
+        if self.threads is not None:
+            counts["left"] = self.threads.counts["left"]
+            yield metrics.THREADS_LEFT, (), self.threads.left_now
+        for outcome, number in counts.items():
+            yield metrics.TIMEOUTS, (outcome,), number
 
     def reset(self) -> None:
         with self._lock:

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field
 
 from mlguard.context import Call, current, leave
 from mlguard.errors import InvalidOutputError, PolicyError
+from mlguard.monitor import metrics
 from mlguard.outcome import Disposition, Failure, classify, from_within
 from mlguard.resilience.error_paths import path_of
 from mlguard.section import Section
@@ -153,6 +154,9 @@ class SafeDefault:
     def stats(self) -> dict[str, Any]:
         """How often it answered."""
         return {"answered": self._answered}
+
+    def metrics(self) -> Iterator[metrics.Figure]:
+        yield metrics.FALLBACKS, (), self._answered
 
     def reset(self) -> None:
         self._answered = 0

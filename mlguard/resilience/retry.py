@@ -10,7 +10,7 @@ import inspect
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeAlias
 
 import tenacity
@@ -22,6 +22,7 @@ from mlguard.clock import Duration
 from mlguard.context import Call, ambient_deadline
 from mlguard.errors import InvalidInputError, InvalidOutputError, PolicyError, RejectedError
 from mlguard.forks import renew_in_children
+from mlguard.monitor import metrics
 from mlguard.outcome import Failure, classify, members_of
 from mlguard.resilience.counting import Steps
 from mlguard.resilience.error_paths import error_at, path_of
@@ -269,6 +270,16 @@ class Retrying:
                 "waited_seconds": round(self._waited, 6),
                 "gave_up": dict(self._gave_up),
             }
+
+    def metrics(self) -> Iterator[metrics.Figure]:
+        with self._lock:
+            calls, retries, waited = self.steps.read() - self._calls_before_reset, self._retries, self._waited
+            gave_up = dict(self._gave_up)
+        yield metrics.ATTEMPTS, (), calls + retries
+        yield metrics.RETRIES, (), retries
+        yield metrics.WAITED, ("retry",), waited
+        for reason, number in gave_up.items():
+            yield metrics.RETRIES_STOPPED, (reason,), number
 
     def reset(self) -> None:
         with self._lock:

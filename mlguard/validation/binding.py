@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
@@ -18,6 +18,7 @@ from pydantic_core import ArgsKwargs, CoreSchema, core_schema
 from mlguard import clock
 from mlguard.context import Call
 from mlguard.errors import InvalidInputError, InvalidOutputError, PolicyError
+from mlguard.monitor import metrics
 from mlguard.streams import END
 from mlguard.target import Target
 from mlguard.validation.annotations import returned, tables_explained, type_text, without_self
@@ -216,7 +217,7 @@ class Binding:
         if self._reports:
             self._note(this, "reported_inputs", violations)
             return args, {str(self._called.get(name, name)): value for name, value in kwargs.items()}
-        self._tally.count("refused_inputs", violations)
+        self._tally.count("refused_inputs", violations, self._words.known)
         raise InvalidInputError.of(f"{self._target.label}()", violations) from None
 
     def _short(self, error: ValidationError, args: Any, kwargs: Any) -> ValidationError:
@@ -258,7 +259,7 @@ class Binding:
         if self._reports:
             self._note(this, "reported_outputs", violations)
             return
-        self._tally.count("refused_outputs", violations)
+        self._tally.count("refused_outputs", violations, self._words.known)
         raise InvalidOutputError.of(f"{self._target.label}()", violations)
 
     def check_item(self, this: Call | None, item: Any, dims: Any) -> None:
@@ -316,6 +317,9 @@ class Binding:
         """Calls refused or reported so far, and how often each field was at fault."""
         return self._tally.stats()
 
+    def metrics(self) -> Iterator[metrics.Figure]:
+        return self._tally.metrics()
+
     def reset(self) -> None:
         """Forgets the counts."""
         self._tally.reset()
@@ -365,7 +369,7 @@ class Binding:
         return (rest[0], loc[0] - len(names), *loc[1:]) if rest else (f"argument {loc[0] + 1}", *loc[1:])
 
     def _note(self, this: Call | None, what: str, violations: list[dict[str, Any]]) -> None:
-        self._tally.count(what, violations)
+        self._tally.count(what, violations, self._words.known)
         if this is not None:
             this.violations = [*(this.violations or []), *violations]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import json
 import pickle
 import subprocess
@@ -622,7 +623,7 @@ def test_report_lets_pass_counts_and_tells(bound: Any) -> None:
 
 
 def test_statistics_are_bounded(bound: Any) -> None:
-    """Callers who make up names can't fill the memory."""
+    """Callers who make up names neither fill the memory nor are told of: only names of the schema are."""
 
     def f(**rest: int) -> None: ...
 
@@ -632,6 +633,25 @@ def test_statistics_are_bounded(bound: Any) -> None:
             guard(**{f"name{number}": "x"})
     stats = guard.binding.stats()
     assert stats["refused_inputs"] == 100
+    assert stats["by_field"] == {"*": 100}
+
+
+def test_statistics_of_many_fields_are_bounded(bound: Any) -> None:
+    """The fields beyond the first fifty are counted together."""
+    parameters = [
+        inspect.Parameter(f"x{number}", inspect.Parameter.KEYWORD_ONLY, annotation=int, default=0)
+        for number in range(100)
+    ]
+
+    def f(**given: Any) -> None: ...
+
+    f.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    f.__annotations__ = {parameter.name: int for parameter in parameters}
+    guard = bound(f)
+    for parameter in parameters:
+        with pytest.raises(InvalidInputError):
+            guard(**{parameter.name: "x"})
+    stats = guard.binding.stats()
     assert len(stats["by_field"]) == 51
     assert stats["by_field"]["(others)"] == 50
 

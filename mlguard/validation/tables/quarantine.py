@@ -16,6 +16,7 @@ from mlguard.batch import length_of, scatter, take
 from mlguard.context import Call
 from mlguard.errors import InvalidInputError, PolicyError
 from mlguard.forks import in_children
+from mlguard.monitor import metrics
 from mlguard.target import Target
 from mlguard.validation.annotations import returned
 from mlguard.validation.array import Array
@@ -185,6 +186,9 @@ class Quarantine:
         """Calls with rejected rows, and how many rows those were."""
         with _lock:
             return {"calls": self._calls, "rejected_rows": self._rejected}
+
+    def metrics(self) -> Iterator[metrics.Figure]:
+        yield metrics.REJECTED_ROWS, (), self._rejected
 
     def reset(self) -> None:
         """Forgets the counts."""
