@@ -11,11 +11,11 @@ import os
 import re
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
 
 from mlguard.record.columns import COLUMNS, by_key, literal, pointer, quoted, spellings
 from mlguard.record.damage import Damage, damage_of, is_whole, salvaged
@@ -30,10 +30,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Calls", "Result", "open_calls"]
 
+T = TypeVar("T")
+
 Progress = Callable[[float], object]
 """Told the share of the work that is done, from 0 to 1, about four times a second."""
 
 _EVERY: Final = 0.25
+_AT_ONCE: Final = 1_000
 _SAMPLE: Final = 200  # lines that are looked at for the type of a key
 _UNKNOWN: Final = re.compile(r'[Cc]olumn (?:named )?"(.+?)"(?: not found| in EXCLUDE list not found|\n|$)')
 _NO_NUMBERS: Final = frozenset({'"nan"', '"inf"', '"-inf"'})  # as an event says them
@@ -69,7 +72,7 @@ class Result(NamedTuple):
     columns: list[str]
     types: list[str]
     rows: Iterator[tuple[Any, ...]]
-    """Fetched as they are asked for, once."""
+    """Fetched as they are asked for, once, and before the next query is run."""
 
 
 class Calls:
@@ -84,6 +87,7 @@ class Calls:
         self._progress = progress
         self._salvaged: dict[Path, tuple[Path, Damage]] = {}
         self._more: dict[str, tuple[str, str]] = {}
+        self._queries = 0
         self._folder = Path(tempfile.mkdtemp(prefix="mlguard-query-"))
         try:
             self.files = look()
@@ -148,8 +152,6 @@ class Calls:
                     raise RecordError(self._explained(error, name)) from None
             except duckdb.IOException as error:
                 self._mend(error)
-            except duckdb.InterruptException:
-                raise KeyboardInterrupt from None
             except duckdb.Error as error:
                 raise RecordError(_first_lines(error)) from None
         raise RecordError("the query names too many keys, or the files change faster than they can be read.")
@@ -187,16 +189,29 @@ class Calls:
             raise RecordError("a record can only be read: give one statement, and let it be a SELECT.")
 
     def _run(self, query: str, parameters: Sequence[Any]) -> Result:
-        cursor = self._connection.cursor()
-        if self._progress is None:
-            cursor.execute(query, parameters)
-        else:
-            _watched(cursor, lambda: cursor.execute(query, parameters), self._progress)
-        described = cursor.description or ()
+        import duckdb
+
+        connection = self._connection  # a cursor would be another session, without its settings
+        self._queries += 1
+        this = self._queries
+
+        def work() -> list[tuple[Any, ...]]:
+            connection.execute(query, parameters)
+            return connection.fetchmany(_AT_ONCE)  # what is not sorted or counted is read while it is fetched
+
+        first = _watched(connection, work, self._progress)
+        described = connection.description or ()
 
         def rows() -> Iterator[tuple[Any, ...]]:
-            while some := cursor.fetchmany(1_000):
+            some = first
+            while some:
                 yield from some
+                if self._queries != this:
+                    raise RecordError("these rows are gone: another query was run before they were fetched.")
+                try:
+                    some = connection.fetchmany(_AT_ONCE)
+                except duckdb.Error as error:
+                    raise RecordError(f"{_first_lines(error)} What came before it is not all.") from None
 
         return Result([one[0] for one in described], [str(one[1]) for one in described], rows())
 
@@ -252,31 +267,18 @@ class Calls:
         )
 
 
-def _watched(cursor: DuckDBPyConnection, work: Callable[[], object], progress: Progress) -> None:
-    """Runs work in a thread, and tells how far it is; Ctrl-C ends it."""
-    done = threading.Event()
-    raised: list[BaseException] = []
-
-    def run() -> None:
+def _watched(connection: DuckDBPyConnection, work: Callable[[], T], progress: Progress | None) -> T:
+    """What work returns, done in a thread, so that progress can be told; Ctrl-C ends it."""
+    with ThreadPoolExecutor(1, "mlguard-query") as one:
+        done = one.submit(work)
         try:
-            work()
-        except BaseException as error:
-            raised.append(error)
-        finally:
-            done.set()
-
-    thread = threading.Thread(target=run, name="mlguard-query")
-    thread.start()
-    try:
-        while not done.wait(_EVERY):
-            progress(min(1.0, max(0.0, cursor.query_progress() / 100)))
-    except BaseException:
-        cursor.interrupt()
-        raise
-    finally:
-        thread.join()
-    if raised:
-        raise raised[0]
+            while not wait((done,), _EVERY).done:
+                if progress is not None:
+                    progress(min(1.0, max(0.0, connection.query_progress() / 100)))
+        except BaseException:
+            connection.interrupt()
+            raise
+        return done.result()
 
 
 def _first_lines(error: Exception) -> str:
