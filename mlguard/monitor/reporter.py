@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mlguard import clock, context
 from mlguard.context import Call
 from mlguard.forks import in_children
-from mlguard.monitor import failures, readings
+from mlguard.monitor import failures, metrics, readings
 from mlguard.monitor.counts import OVERLOAD, QUIET, Counts
 from mlguard.monitor.listeners import Ended, listeners
 from mlguard.monitor.metrics import Figure
@@ -190,8 +190,11 @@ class Reporter:
         return self.counts.stats() | {name: queue.stats() for name, queue in queues.items() if queue is not None}
 
     def metrics(self) -> Iterator[Figure]:
-        """What was counted, as figures."""
-        return self.counts.metrics()
+        """What was counted, as figures, and which policy and model it was counted under."""
+        yield from self.counts.metrics()
+        about = self.teller.about
+        labels = ("mlguard.policy", "mlguard.policy.fingerprint", "mlguard.model_version")
+        yield metrics.GUARD_INFO, tuple(str(about.get(label, ""))[:200] for label in labels), 1.0
 
     def reset(self) -> None:
         self.counts = Counts()
