@@ -215,8 +215,8 @@ def inside(this: Call | None) -> Iterator[None]:
             from_within(failure)
         raise
     finally:
-        if token is not None:
-            leave(token)
+        if this is not None and token is not None:
+            leave(this, token)
 
 
 def _again(target: Target, section: Fallback, check: Any, include_invalid_input: bool, wrap: Any) -> SafeDefault:
