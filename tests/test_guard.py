@@ -380,11 +380,12 @@ class TestWhatTheWrapperKeeps:
         read = (
             "import sys, cloudpickle; total, each, plain = cloudpickle.load(sys.stdin.buffer);"
             "patient = {'features': [[1, 2]]};"
-            "print(total(patient, '2'), total(patient, 2.0), list(each(patient)), total.guard.cache_info().hits);"
+            "print(total(patient, '2'), total(patient, 2.0), *map(float, each(patient)));"
+            "print(total.guard.cache_info().hits);"
             "print(plain.guard.call('3').value)"
         )
         result = subprocess.run([sys.executable, "-c", read], input=dumped, capture_output=True, check=True)
-        assert result.stdout.decode().split() == ["6.0", "6.0", "[np.float64(1.0),", "np.float64(2.0)]", "1", "3"]
+        assert result.stdout.decode().split() == ["6.0", "6.0", "1.0", "2.0", "1", "3"]
 
     def test_works_after_fork(self) -> None:
         """A child process may call what its parent guarded and used."""

@@ -299,7 +299,7 @@ def _pyarrow(table: Any) -> _Kind | None:
 
     joins = {
         "Table": arrow.concat_tables,
-        "RecordBatch": arrow.concat_batches,
+        "RecordBatch": getattr(arrow, "concat_batches", None) or _one_batch,
         "ChunkedArray": lambda tables: arrow.chunked_array([chunk for table in tables for chunk in table.chunks]),
     }
     if isinstance(table, arrow.Table | arrow.RecordBatch | arrow.ChunkedArray):
@@ -308,6 +308,12 @@ def _pyarrow(table: Any) -> _Kind | None:
     if isinstance(table, arrow.Array):
         return _Kind("pyarrow Array", lambda table, _: len(table), cut, arrow.concat_arrays)
     return None
+
+
+def _one_batch(batches: list[Any]) -> Any:
+    """What pyarrow before 19 has no function for."""
+    joined = sys.modules["pyarrow"].Table.from_batches(batches).combine_chunks().to_batches()
+    return joined[0] if joined else batches[0]
 
 
 def _scipy(table: Any) -> _Kind | None:

