@@ -39,15 +39,14 @@ class SectionFields(griffe.Extension):
 
 
 def _field(attribute: griffe.Attribute) -> FieldInfo | None:
-    if attribute.parent is None or not attribute.parent.is_class or attribute.name.startswith("_"):
+    """The field that the attribute is; None: it is none. Only modules that declare a model are imported to look."""
+    parent = attribute.parent
+    if not isinstance(parent, griffe.Class) or not {"BaseModel", "Section"} & {str(base) for base in parent.bases}:
         return None
-    module = importlib.import_module(attribute.module.path)
-    model: Any = module
-    for name in attribute.parent.path.removeprefix(f"{attribute.module.path}.").split("."):
-        model = getattr(model, name, None)
-    if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        return None
-    return model.__pydantic_fields__.get(attribute.name)
+    model: Any = importlib.import_module(attribute.module.path)
+    for name in parent.path.removeprefix(f"{attribute.module.path}.").split("."):
+        model = getattr(model, name)
+    return model.__pydantic_fields__.get(attribute.name) if issubclass(model, BaseModel) else None
 
 
 def _bounds(field: FieldInfo) -> str:
