@@ -9,7 +9,7 @@ import sys
 
 __all__ = ["main"]
 
-_PACKAGES = {"cli": "typer rich", "demo": "scikit-learn matplotlib"}
+_PACKAGES = {"cli": "typer rich", "demo": "scikit-learn matplotlib", "query": "duckdb"}
 """What an extra brings, as names to install: the `mlguard` that pip would find is another project."""
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import mlguard
-from mlguard.cli import demo, doctor, drift, policies, schema
+from mlguard.cli import demo, doctor, drift, policies, query, report, schema
 
 __all__ = ["app"]
 
@@ -21,6 +21,8 @@ app.command("demo")(demo.demo)
 app.add_typer(policies.app, name="policies")
 app.add_typer(schema.app, name="schema")
 app.add_typer(drift.app, name="drift")
+app.command("query")(query.query)
+app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 
 

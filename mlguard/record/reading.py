@@ -28,7 +28,7 @@ from mlguard.section import nearest
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-__all__ = ["Calls", "Result", "open_calls"]
+__all__ = ["Calls", "Progress", "Result", "open_calls"]
 
 T = TypeVar("T")
 
