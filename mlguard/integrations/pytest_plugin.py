@@ -22,6 +22,12 @@ __all__ = ["Around", "Mode", "events_text"]
 _KEPT: Final = 20  # events of a test that a report lists; the last ones, which are nearest to the failure
 _LONGEST: Final = 500  # characters of one message
 _OPTIONS: Final = ("instant", "max_retries", "isolated", "disabled")
+_SAID: Final = frozenset({
+    "mlguard.schema_version", "mlguard.policy.fingerprint", "mlguard.call_id", "mlguard.parent_call_id",
+    "mlguard.disposition", "mlguard.duration", "mlguard.attempts", "mlguard.sample_rate", "mlguard.violations",
+    "mlguard.violation_count", "mlguard.model_version", "code.function.name", "event.outcome", "error.type",
+    "exception.message", "exception", "stack", "trace_id", "span_id",
+})  # fmt: skip
 
 
 class Mode:
@@ -170,13 +176,9 @@ def _short(value: Any) -> str:
 
 
 def _met(event: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What is not said otherwise, summaries of arguments and result left out."""
-    said = ("mlguard.schema_version", "mlguard.policy.fingerprint", "mlguard.call_id", "mlguard.parent_call_id",
-            "mlguard.disposition", "mlguard.duration", "mlguard.attempts", "mlguard.sample_rate", "mlguard.violations",
-            "mlguard.violation_count", "mlguard.model_version", "code.function.name", "event.outcome", "error.type",
-            "exception.message", "exception", "stack")  # fmt: skip
+    """What is not said otherwise; summaries of arguments and result, and what tells processes apart, are left out."""
     for key, value in event.items():
-        if key not in said and not key.startswith(("mlguard.input", "mlguard.output")):
+        if key not in _SAID and not key.startswith(("mlguard.input", "mlguard.output", "process.", "host.")):
             yield key, value
 
 

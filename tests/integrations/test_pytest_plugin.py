@@ -222,6 +222,7 @@ def test_a_failing_test_shows_what_its_guards_met(run: Run) -> None:
             fetch(1)
         """,
         "-rP",
+        ini="log_level = INFO",
     )
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(
@@ -232,7 +233,7 @@ def test_a_failing_test_shows_what_its_guards_met(run: Run) -> None:
             "    InvalidInputError: depth: must be a valid integer, *",
             "test_service.fetch: failed after 3 attempts in *",
             "    ConnectionError: feature store is away",
-            "    waited=* retry.retries=2 *",
+            "    *waited=* retry.retries=2 *",
         ]
     )
     assert str(result.stdout).count("mlguard events") == 1
