@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import json
+import re
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -446,3 +448,14 @@ def test_modes_say_what_they_mean() -> None:
     assert told({"instant": False}, {"max_retries": 1}) == (False, None, False, False)
     assert told({"instant": True}, {"max_retries": 1}) == (True, 1, False, False)
     assert told({"disabled": True, "isolated": False}, {"isolated": True}) == (False, None, False, True)
+
+
+def test_the_example_of_the_docs(run: Run) -> None:
+    """The suite on the page about testing passes as it stands there, with the options the page names, in any order."""
+    page = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
+    (suite,) = re.findall(r"^```python\n(# test_service.py\n.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (options,) = re.findall(r"^```ini\n\[pytest\]\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    run(suite, service="", ini=options).assert_outcomes(passed=4)
+    backwards = "\n\n\ndef pytest_collection_modifyitems(items): items.reverse()"
+    (Path.cwd() / "conftest.py").write_text(backwards)
+    run(suite, service="", ini=options).assert_outcomes(passed=4)
