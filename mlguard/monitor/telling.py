@@ -297,10 +297,19 @@ def _tell_notes(event: dict[str, Any], notes: dict[str, Any]) -> None:
         event["mlguard.notes_dropped"] = len(notes) - _NOTES
 
 
+_trace: Any = None
+
+
 def _tell_trace(event: dict[str, Any], this: Call) -> None:
     """Ids of the call's own span, or of the span around it."""
-    from opentelemetry import trace
+    global _trace
+    if _trace is None:
+        from opentelemetry import trace
 
-    span = (trace.get_current_span() if this.span is None else this.span).get_span_context()
-    if span.is_valid:
-        event["trace_id"], event["span_id"] = trace.format_trace_id(span.trace_id), trace.format_span_id(span.span_id)
+        _trace = trace
+    span = _trace.get_current_span() if this.span is None else this.span
+    if span is _trace.INVALID_SPAN:
+        return
+    ids = span.get_span_context()
+    if ids.is_valid:
+        event["trace_id"], event["span_id"] = _trace.format_trace_id(ids.trace_id), _trace.format_span_id(ids.span_id)
