@@ -164,7 +164,8 @@ def _listed(paths: list[str], filters: Filters, limit: int, form: Form, progress
             _console().print(details(event))
             typer.echo()
     elif events:
-        _console().print(events_table(events))
+        console = _console()
+        console.print(events_table(events, console.width))
         if len(events) == limit:
             typer.echo(f"The newest {limit:,}; --limit shows more, --count how many there are.", err=True)
     _warn(found.damage)

@@ -25,6 +25,7 @@ __all__ = ["as_json", "as_text", "details", "events_table", "rows_table", "safe"
 
 _UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 _LONGEST: Final = 300  # characters of a cell
+_WIDE: Final = 120
 _FLAGS: Final = ("degraded", "late", "slow")
 
 
@@ -56,34 +57,33 @@ def as_text(value: Any) -> str:
     return safe(text, keep="\n\t")
 
 
-def _event_row(event: Mapping[str, Any]) -> list[str]:
-    """The cells of one call: time, function, policy, how it ended, how long it took, what there is to say, its id."""
-    duration = event.get("mlguard.duration")
-    seconds = clock.duration_text(duration) if isinstance(duration, int | float) and duration >= 0 else ""
-    cells = (
-        str(event.get("timestamp", "")).replace("T", " ", 1)[:23],
-        event.get("code.function.name", ""),
-        event.get("mlguard.policy", ""),
-        event.get("mlguard.disposition", ""),
-        seconds,
-        _what(event),
-        event.get("mlguard.call_id", ""),
-    )
-    return [_cell(cell) for cell in cells]
+def events_table(events: Iterable[Mapping[str, Any]], width: int) -> Table:
+    """Calls, two lines each: when and which, where, how long it took, and how it ended.
 
-
-def events_table(events: Iterable[Mapping[str, Any]]) -> Table:
-    """Calls, one a row."""
+    Args:
+        events: As recorded.
+        width: Characters of the terminal; the module of a function is shown where there is room for it.
+    """
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("time (UTC)", no_wrap=True)
+    table.add_column("time (UTC), call id", no_wrap=True)
     table.add_column("function", overflow="fold")
     table.add_column("policy", overflow="fold")
-    table.add_column("disposition", overflow="fold")
     table.add_column("took", no_wrap=True, justify="right")
-    table.add_column("what", overflow="fold")
-    table.add_column("call id", overflow="fold", style="dim")
+    table.add_column("how it ended", overflow="fold")
     for event in events:
-        table.add_row(*(Text(cell) for cell in _event_row(event)))
+        when = _cell(str(event.get("timestamp", "")).replace("T", " ", 1)[:23])
+        function = str(event.get("code.function.name", ""))
+        failed = event.get("event.outcome") == "failure"
+        ending = Text(_cell(event.get("mlguard.disposition", "")), style="bold" if failed else "")
+        if what := _what(event):
+            ending.append(f"\n{_cell(what)}", style="not bold")
+        table.add_row(
+            Text(when).append(f"\n{_cell(event.get('mlguard.call_id', ''))}", style="dim"),
+            Text(_cell(function if width >= _WIDE else function.rpartition(".")[2])),
+            Text(_cell(event.get("mlguard.policy", ""))),
+            Text(_took(event.get("mlguard.duration"))),
+            ending,
+        )
     return table
 
 
@@ -108,6 +108,10 @@ def details(event: Mapping[str, Any]) -> Table:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         table.add_row(Text(_cell(key)), Text(safe(text, keep="\n")))
     return table
+
+
+def _took(duration: Any) -> str:
+    return clock.duration_text(duration) if isinstance(duration, int | float) and 0 <= duration < math.inf else ""
 
 
 def _what(event: Mapping[str, Any]) -> str:

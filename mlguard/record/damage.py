@@ -28,18 +28,18 @@ class Damage(NamedTuple):
         return Damage(self.lines + other.lines, self.first or other.first)
 
 
-def damage_of(files: Iterable[Path], valid: Mapping[str, int]) -> Damage:
+def damage_of(files: Iterable[Path], good: Mapping[str, int]) -> Damage:
     """Damage in files that are not packed.
 
     Args:
         files: They.
-        valid: How many lines of each are JSON objects, as they were counted before; only files with other lines as
-            well are read one by one.
+        good: How many lines of each are good, as they were counted before; only files that have other lines as well
+            are read one by one.
     """
     found = Damage(0, None)
     for path in files:
         try:
-            if _lines(path) != valid.get(str(path), 0):
+            if _lines(path) != good.get(str(path), 0):
                 found = found.plus(_read(path))
         except FileNotFoundError:  # packed or removed meanwhile
             continue

@@ -24,8 +24,8 @@ _READ: Final = (
     "read_csv([{files}], columns = {{'line': 'VARCHAR'}}, delim = '\x01', quote = '', escape = '', header = false, "
     "auto_detect = false, new_line = '\\n', strict_mode = false, ignore_errors = true, filename = true)"
 )
-_PACKED_LINES: Final = "starts_with(line, '{') AND ends_with(line, '}')"  # gzip itself says what is broken
-_PLAIN_LINES: Final = "starts_with(line, '{') AND json_valid(line)"
+_SHAPE: Final = "starts_with(line, '{') AND ends_with(rtrim(line, chr(13)), '}')"  # of packed files gzip says the rest
+_WHOLE: Final = "starts_with(line, '{') AND json_valid(line)"
 _CALLS: Final = """contains(line, '"mlguard.call_id"')"""
 
 
@@ -58,11 +58,14 @@ def connect(files: Sequence[Path], scratch: Path) -> DuckDBPyConnection:
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     parts = []
-    for packed, condition in ((True, _PACKED_LINES), (False, _PLAIN_LINES)):
+    for packed, names in ((True, ("packed_lines",)), (False, ("plain_lines", "plain_shapes"))):
         of_this_kind = [literal(str(path)) for path in files if (path.suffix == PACKED) is packed]
         if of_this_kind:
             read = _READ.format(files=", ".join(of_this_kind))
-            parts.append(f"SELECT line, filename FROM {read} WHERE {condition}")  # noqa: S608 - paths are quoted
+            for name in names:
+                condition = _WHOLE if name == "plain_lines" else _SHAPE
+                connection.execute(f"CREATE VIEW {name} AS SELECT line, filename FROM {read} WHERE {condition}")  # noqa: S608 - paths are quoted
+            parts.append(f"FROM {names[0]}")
     connection.execute(f"CREATE VIEW lines AS {' UNION ALL '.join(parts)}")
     make_views(connection, {})
     return connection

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
@@ -37,6 +38,7 @@ Progress = Callable[[float], object]
 
 _EVERY: Final = 0.25
 _AT_ONCE: Final = 1_000
+_EXACT: Final = 256 << 20
 _SAMPLE: Final = 200  # lines that are looked at for the type of a key
 _UNKNOWN: Final = re.compile(r'[Cc]olumn (?:named )?"(.+?)"(?: not found| in EXCLUDE list not found|\n|$)')
 _NO_NUMBERS: Final = frozenset({'"nan"', '"inf"', '"-inf"'})  # as an event says them
@@ -159,13 +161,16 @@ class Calls:
     def damage(self) -> Damage:
         """Lines that are no JSON objects, such as the torn last line of a killed process; no query shows them.
 
-        Looks through files that are not packed, and tells of what was broken in packed ones that a query has read.
+        Looks through files that are not packed, and tells of what was broken in packed ones that a query has read. In
+        more than 256 MiB of files only how a line begins and ends is looked at, which finds what was torn; what is
+        broken in its midst is left out of every query all the same.
         """
         plain = [path for path in self.files if path.suffix != PACKED]
         found = Damage(0, None)
         if plain:
-            valid = dict(self._run("SELECT filename, count(*) FROM lines GROUP BY filename", ()).rows)
-            found = damage_of(plain, valid)
+            view = "plain_lines" if _size(plain) <= _EXACT else "plain_shapes"
+            counts = self._run(f"SELECT filename, count(*) FROM {view} GROUP BY filename", ())  # noqa: S608 - ours
+            found = damage_of(plain, dict(counts.rows))
         for _, one in self._salvaged.values():
             found = found.plus(one)
         return found
@@ -279,6 +284,14 @@ def _watched(connection: DuckDBPyConnection, work: Callable[[], T], progress: Pr
             connection.interrupt()
             raise
         return done.result()
+
+
+def _size(files: Iterable[Path]) -> int:
+    total = 0
+    for path in files:
+        with suppress(OSError):
+            total += path.stat().st_size
+    return total
 
 
 def _first_lines(error: Exception) -> str:
