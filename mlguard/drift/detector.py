@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from mlguard.drift.alarms import Alarm, Alarms, Limits
+from mlguard.drift.effects import shares_of
 from mlguard.drift.event import EVENT, told
 from mlguard.drift.fleet import SavedCounts
 from mlguard.drift.reading import Fields, Place
@@ -159,10 +160,11 @@ class Detector:
             left -= len(field.counts)
             if left < 0:  # profiles of hundreds of fields; `mlguard.drift.merge` compares those of a whole fleet
                 break
+            shares = shares_of(field.counts)
             for cell, (label, counted) in enumerate(zip(field.bins.labels, tables[field.name], strict=True)):
                 at = (field.name, f"{cell:02} {label}"[:80])
                 yield metrics.FEATURE_BIN, at, counted
-                yield metrics.REFERENCE_BIN, at, field.counts[cell] / field.rows
+                yield metrics.REFERENCE_BIN, at, shares[cell]
             seen = active.pop(field.name, None)
             yield metrics.DRIFT_SCORE, (field.name,), 0.0 if seen is None else seen.psi
             yield metrics.DRIFT_ACTIVE, (field.name,), float(seen is not None)

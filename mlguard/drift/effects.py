@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Final
 
-__all__ = ["jensen_shannon", "population_stability", "wasserstein"]
+__all__ = ["SMOOTH", "jensen_shannon", "population_stability", "shares_of", "wasserstein"]
 
-_SMOOTH = 0.5
+SMOOTH: Final = 0.5
 """Added to every count, so that an empty cell has a logarithm: Jeffreys' prior for a multinomial distribution."""
 
 
@@ -25,7 +26,7 @@ def population_stability(reference: Sequence[float], current: Sequence[float], *
     rows, seen = sum(reference), sum(current)
     if not rows or not seen:
         return 0.0
-    before, now = _shares(reference), _shares(current)
+    before, now = shares_of(reference), shares_of(current)
     raw = sum((q - p) * math.log(q / p) for p, q in zip(before, now, strict=True))
     return max(0.0, raw - (len(before) - 1) * (1 / rows + 1 / seen) * design_effect)
 
@@ -69,6 +70,7 @@ def wasserstein(
     return area / spread
 
 
-def _shares(counts: Sequence[float]) -> list[float]:
-    total = sum(counts) + _SMOOTH * len(counts)
-    return [(count + _SMOOTH) / total for count in counts]
+def shares_of(counts: Sequence[float]) -> list[float]:
+    """The share of each cell, none of them 0."""
+    total = sum(counts) + SMOOTH * len(counts)
+    return [(count + SMOOTH) / total for count in counts]

@@ -211,7 +211,11 @@ FEATURE_BIN: Final = _counter(
     "bin",
 )
 REFERENCE_BIN: Final = _gauge(
-    "mlguard_reference_bin_ratio", "Share of the training data in that bin.", "field", "bin", together="max"
+    "mlguard_reference_bin_ratio",
+    "Share of the training data in that bin, smoothed: half a row is added to each, so that none is 0.",
+    "field",
+    "bin",
+    together="max",
 )
 DRIFT_SCORE: Final = _gauge(
     "mlguard_drift_score",
