@@ -1,4 +1,4 @@
-"""What the reference says of a field of a Pydantic model: its real default and its bounds, in place of `Field(...)`."""
+"""What the reference says of a field of a Pydantic model: type, real default and bounds, in place of `Field(...)`."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ class SectionFields(griffe.Extension):
         field = _field(attr)
         if field is None:
             return
-        # What is neither a class's nor an object's has no label, and a model's field is a setting, whatever else it is.
-        attr.labels -= {"class-attribute", "instance-attribute"}
-        if field.default is PydanticUndefined:
+        if field.default_factory is not None:
+            attr.value = f"{getattr(field.default_factory, '__name__', '...')}()"
+        elif field.default is PydanticUndefined:
             attr.value = None
         elif not callable(field.default):
             attr.value = repr(field.default)
+        attr.annotation = _spelt_out(attr)
         if bounds := _bounds(field):
             said = attr.docstring.value if attr.docstring else ""
             attr.docstring = griffe.Docstring(f"{said}\n\n*Must be {bounds}.*", parent=attr, lineno=attr.lineno)
@@ -47,6 +48,17 @@ def _field(attribute: griffe.Attribute) -> FieldInfo | None:
     for name in parent.path.removeprefix(f"{attribute.module.path}.").split("."):
         model = getattr(model, name)
     return model.__pydantic_fields__.get(attribute.name) if issubclass(model, BaseModel) else None
+
+
+def _spelt_out(attribute: griffe.Attribute) -> str | griffe.Expr | None:
+    """Its annotation, with a name that is private to the file replaced by what it stands for."""
+    annotation = attribute.annotation
+    if isinstance(annotation, griffe.ExprName) and annotation.name.startswith("_"):
+        alias = attribute.module.members[annotation.name]
+        annotation = alias.value if isinstance(alias, griffe.Attribute) else annotation
+        if isinstance(annotation, griffe.ExprSubscript) and str(annotation.left) == "SkipJsonSchema":
+            annotation = annotation.slice
+    return annotation
 
 
 def _bounds(field: FieldInfo) -> str:
