@@ -15,6 +15,8 @@ class Counts:
         """Problems answered, by "<status> <class of the error>"."""
         self.broken_streams = 0
         """Answers that broke off, because a guarded call failed after the first chunk was sent."""
+        self.clients_left = 0
+        """Streams whose client left before their end."""
         self.deadlines = {"taken": 0, "expired": 0, "ignored": 0, "untrusted": 0}
         """Requests with a deadline: taken over, already passed on arrival, unreadable, of a client not trusted."""
         self.log_failures = 0
@@ -28,6 +30,7 @@ class Counts:
         return {
             "answers": dict(sorted(self.answers.items())),
             "broken_streams": self.broken_streams,
+            "clients_left": self.clients_left,
             "deadlines": dict(self.deadlines),
             "log_failures": self.log_failures,
         }

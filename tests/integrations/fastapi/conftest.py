@@ -76,8 +76,8 @@ def serve() -> Iterator[Callable[[Any], str]]:
 
 @pytest.fixture
 def http() -> Iterator[httpx.Client]:
-    """A client that asks no proxy."""
-    with httpx.Client(trust_env=False, timeout=20) as found:
+    """A client that asks no proxy, with a connection for each request: a server may close one after an error."""
+    with httpx.Client(trust_env=False, timeout=20, limits=httpx.Limits(max_keepalive_connections=0)) as found:
         yield found
 
 
