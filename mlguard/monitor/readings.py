@@ -159,7 +159,7 @@ class Readings:
         for metric, labels, value in figures:
             if metric.kind == "gauge":
                 continue
-            numbers = [*value.counts, value.total] if isinstance(value, Histogram) else [value]
+            numbers: _Numbers = [*value.counts, value.total] if isinstance(value, Histogram) else [value]
             before = now.get((metric, labels))
             now[metric, labels] = numbers if before is None else [a + b for a, b in zip(before, numbers, strict=True)]
         for key, numbers in now.items():
