@@ -23,6 +23,7 @@ from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import core_schema
 
+from mlguard.validation.array import Array
 from mlguard.validation.tables.marks import TableMark
 
 __all__ = ["HIDDEN", "Redacted", "Words", "fields_of", "held_by", "hides", "scrubbed"]
@@ -111,6 +112,8 @@ class Words:
                     self.hidden |= names
                     self._hidden_by_place |= issubclass(annotation, tuple)
                 self._walk(inner)
+        elif isinstance(annotation, Array):
+            self.known.update(map(str, annotation.columns or ()))
         elif id(annotation) not in self._seen:
             if _is_alias(annotation):
                 self._seen.add(id(annotation))
@@ -218,7 +221,7 @@ def _declared(cls: type) -> list[tuple[str, str | None, Any, bool]]:
             (
                 name,
                 field.alias,
-                field.annotation,
+                typing.Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation,
                 not field.repr or hides(field.annotation) or any(map(hides, field.metadata)),
             )
             for name, field in cls.model_fields.items()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field, JsonValue, Secret, SecretBytes, SecretStr
 from typing_extensions import TypeAliasType
 
+from mlguard import Array
 from mlguard.errors import InvalidInputError
 from mlguard.monitor import Redacted
 from mlguard.monitor.redaction import WITHHELD, Words, fields_of, hides, scrubbed
@@ -230,6 +231,18 @@ def test_violations_show_only_names_of_the_schema(watch, lines) -> None:
         watch(predict)(SECRET)
     assert SECRET not in lines.text
     assert lines.last["exception.message"] == "patient.ssn: [redacted]"
+
+
+class Body(BaseModel):
+    measures: Annotated[np.ndarray, Array("n", 2, columns=("waist", "hip"), ge=0)]
+
+
+def test_violations_name_the_columns_of_an_array() -> None:
+    """Columns are declared by the schema, of an argument as of a model's field, and are no keys of the caller's."""
+    words = Words({"rows": Annotated[np.ndarray, Array("n", 1, columns=("age",))], "body": Body}, ["rows", "body"])
+    for place in (("rows", "age"), ("body", "measures", "hip")):
+        assert words.violation({"loc": place, "type": "array_range", "msg": "must be >= 0"})["loc"] == ".".join(place)
+    assert words.violation({"loc": ("rows", "height"), "type": "array_range"})["loc"] == "rows.*"
 
 
 def test_recursive_aliases_are_read(watch, lines) -> None:
