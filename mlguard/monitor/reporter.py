@@ -95,7 +95,7 @@ class Reporter:
         if slow:
             self.counts.slow += 1
         odd = self._observe(this, args, kwargs, result) if self._drift is not None else None
-        if listeners:
+        if listeners and self._section.metrics:
             self._tell_listeners(this, duration)
         if not self._reports:
             return
@@ -131,7 +131,7 @@ class Reporter:
         if not cancelled:
             self.counts.failure(disposition, failures.error_type(error))
         odd = self._observe(this, args, kwargs, None) if self._drift is not None else None
-        if listeners:
+        if listeners and self._section.metrics:
             self._tell_listeners(this, duration)
         if not self._reports:
             return
