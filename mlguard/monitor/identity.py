@@ -24,7 +24,7 @@ _ray: tuple[str, dict[str, str]] = ("", {})  # Ray's id of this worker, and what
 def tell_identity(event: dict[str, Any]) -> None:
     """Adds to an event who ran the call. What belongs to the process is found out once.
 
-    Costs 0.1 µs, in a worker of Ray 2 µs more, because only Ray knows which task is running.
+    Costs 0.1 µs, in a worker of Ray about 5 µs, because only Ray knows which task is running.
     """
     event.update(_process or _known())
     if "ray" in sys.modules:

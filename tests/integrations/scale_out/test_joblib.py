@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("joblib", reason="joblib is not installed")
 
+EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "ray_scoring" / "with_joblib.py"
 PRELUDE = """
 import json, os, sys, time
 import numpy as np
@@ -99,6 +100,16 @@ def test_functions_methods_and_errors(tmp_path: Path) -> None:
         [["x"], True], [["x"], True], [["x"], True],
         [True, True, "tight"], [True, True, "open"], [True, True, "late"],
     ]  # fmt: skip
+
+
+def test_the_example(tmp_path: Path) -> None:
+    """docs/examples/ray_scoring/with_joblib.py says what the page says."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLE], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout == (
+        "[0.0, 6.0, 12.0, 18.0]\nmust be >= 0: 6 of 6 values are not, the first at [0, 0]; min -1.0, max -1.0\n"
+    )
 
 
 def test_policies_by_name(tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ from mlguard import (
     guarded,
     memory,
     policies,
+    testing,
 )
+from mlguard.monitor.identity import tell_identity
 
 ray = pytest.importorskip("ray", reason="ray is not installed")
 
@@ -45,6 +47,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning:ray"),
 ]
 
+EXAMPLES = Path(__file__).parents[3] / "docs" / "examples" / "ray_scoring"
 GOOD, BAD = np.ones((2, 3)), np.full((2, 3), np.nan)
 
 
@@ -215,6 +218,26 @@ def test_a_script_and_its_module(ray_cluster: Any, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "said.json").read_text()) == [6.0, 4.0, variable, variable, ["x"], ["x"]]
 
 
+def test_the_example(ray_cluster: Any, tmp_path: Path) -> None:
+    """docs/examples/ray_scoring/tasks.py says what the page says, and its hook sets up the workers' logging."""
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "tasks.py"],
+        cwd=tmp_path,
+        env={**os.environ, "RAY_ADDRESS": ray_cluster.address},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "[6.0, 12.0]" in done.stdout
+    assert "must be >= 0: 1 of 3 values are NaN, the first at [0, 1]" in done.stdout
+    logs = Path(ray_cluster.home, "session_latest", "logs")
+    lines = [line for file in logs.glob("worker-*.out") for line in file.read_text().splitlines()]
+    events = [json.loads(line) for line in lines if line.startswith('{"mlguard.schema_version"')]
+    assert [event["mlguard.disposition"] for event in events] == ["executed", "rejected_validation"]
+    assert len({event["ray.task_id"] for event in events}) == 2
+
+
 class TestErrors:
     """What a worker's guard raised is caught on the driver by its class, with its figures."""
 
@@ -352,6 +375,44 @@ class TestPolicies:
         predict.guard.explain()
         assert ray.get(ray.remote(retries).remote()) == 7
         policies.reset()
+
+
+class TestEvents:
+    def test_who_ran_the_call(self) -> None:
+        """An event of a worker says its process, its machine, and Ray's ids of job, node, worker and task or actor."""
+
+        @guarded(monitor=Monitor())
+        def predict(x: float) -> float:
+            return x
+
+        def events() -> Any:
+            with testing.capture_events() as events:
+                predict(1.0)
+            context = ray.get_runtime_context()
+            return events[0], context.get_task_id(), context.get_worker_id(), os.getpid()
+
+        @ray.remote
+        class Actor:
+            def run(self) -> Any:
+                return events(), ray.get_runtime_context().get_actor_id()
+
+        event, task, worker, pid = ray.get(ray.remote(events).remote())
+        assert (event["process.pid"], event["host.name"]) == (pid, socket.gethostname())
+        assert (event["ray.task_id"], event["ray.worker_id"]) == (task, worker)
+        assert event["ray.job_id"] == ray.get_runtime_context().get_job_id()
+        assert event["ray.node_id"] == ray.get_runtime_context().get_node_id()
+        assert "ray.actor_id" not in event
+        actor = Actor.remote()
+        ((first, *_), id_of_actor), ((second, *_), _) = ray.get([actor.run.remote(), actor.run.remote()])
+        assert first["ray.actor_id"] == second["ray.actor_id"] == id_of_actor
+        assert first["ray.task_id"] != second["ray.task_id"]
+
+    def test_the_driver_runs_no_task(self) -> None:
+        """An event of the driver has no task; Ray is not asked for one, which it would warn of."""
+        event: dict[str, Any] = {}
+        tell_identity(event)
+        assert event["ray.worker_id"] == ray.get_runtime_context().get_worker_id()
+        assert "ray.task_id" not in event
 
 
 class TestAcrossWorkers:
