@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import mlguard
-from mlguard.cli import demo, doctor, drift, policies, query, report, schema
+from mlguard.cli import demo, doctor, drift, export, policies, query, report, schema
 
 __all__ = ["app"]
 
@@ -23,6 +23,7 @@ app.add_typer(schema.app, name="schema")
 app.add_typer(drift.app, name="drift")
 app.command("query")(query.query)
 app.command("report")(report.report)
+app.add_typer(export.app, name="export")
 app.command("doctor")(doctor.doctor)
 
 

@@ -6,10 +6,8 @@ A thin reading of `mlguard.contracts`. Code is imported only where the command l
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlguard import clock
+from mlguard.cli.output import Output, refuse_unwritable, write
 from mlguard.contracts import Comparison, ContractError, compare, infer, json_schema, load, model_metadata
 from mlguard.contracts.documents import document
 
@@ -47,9 +46,6 @@ class Way(StrEnum):
     FULL = "full"
 
 
-_Output = Annotated[Path | None, typer.Option("--output", "-o", help="A file to write; otherwise it is printed.")]
-
-
 @app.command("infer")
 def infer_command(
     source: Annotated[str, typer.Argument(help="A .csv, .tsv, .jsonl, .parquet or .npy file, or MODULE:NAME of data.")],
@@ -57,15 +53,15 @@ def infer_command(
     margin: Annotated[float, typer.Option(help="How much wider than observed a range is, as a share of it.")] = 0.1,
     encoding: Annotated[str, typer.Option(help="How a text file is written.")] = "utf-8-sig",
     delimiter: Annotated[str | None, typer.Option(help="What stands between the cells of a CSV file.")] = None,
-    output: _Output = None,
+    output: Output = None,
 ) -> None:
     """A Python class to start from: what the data holds, with a comment on each field."""
     if delimiter is not None and len(delimiter) != 1:
         raise typer.BadParameter(f"{delimiter!r} is not one character.", param_hint="--delimiter")
-    _refuse_unwritable(output)
+    refuse_unwritable(output)
     with _errors_end_it():
         text = infer(source, name=name, margin=margin, encoding=encoding, delimiter=delimiter, progress=_progress())
-    _write(text, output)
+    write(text, output)
 
 
 @app.command()
@@ -75,18 +71,18 @@ def export(
     name: Annotated[str | None, typer.Option(help="V2: what clients call the model; otherwise NAME.")] = None,
     version: Annotated[list[str] | None, typer.Option(help="V2: a version clients may ask for; repeatable.")] = None,
     platform: Annotated[str, typer.Option(help="V2: the framework behind the model.")] = "python",
-    output: _Output = None,
+    output: Output = None,
 ) -> None:
     """The contract as JSON, for other programs."""
     if format is not Format.V2 and (name or version or platform != "python"):
         raise typer.BadParameter("--name, --version and --platform belong to --format v2.")
-    _refuse_unwritable(output)
+    refuse_unwritable(output)
     with _errors_end_it():
         contract = json_schema(load(target))
         if format is Format.V2:
             called = name or target.rpartition(":")[2].rpartition(".")[2]
             contract = model_metadata(contract, name=called, versions=tuple(version or ()), platform=platform)
-    _write(json.dumps(contract, indent=2, allow_nan=False) + "\n", output)
+    write(json.dumps(contract, indent=2, allow_nan=False) + "\n", output)
 
 
 @app.command()
@@ -162,26 +158,3 @@ def _progress() -> Callable[[int], None]:
             typer.echo(f"{rows:,} rows so far", err=True)
 
     return tell
-
-
-def _refuse_unwritable(output: Path | None) -> None:
-    """Before the work rather than after it."""
-    if output is None:
-        return
-    if output.is_dir():
-        raise typer.BadParameter(f"{output} is a folder.", param_hint="--output")
-    if not output.absolute().parent.is_dir():
-        raise typer.BadParameter(f"the folder of {output} does not exist.", param_hint="--output")
-
-
-def _write(text: str, output: Path | None) -> None:
-    if output is None:
-        typer.echo(text, nl=False)
-        return
-    beside = output.with_name(f".{output.name}.new")  # so that the old file stays whole until the new one is
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, output)
-    except OSError as error:
-        typer.echo(f"mlguard: {output} can't be written: {error.strerror}. Fix: check the permissions.", err=True)
-        raise typer.Exit(UNKNOWN) from None
