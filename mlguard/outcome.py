@@ -87,6 +87,7 @@ _LOST_ELSEWHERE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "httpcore": (("NetworkError", "TimeoutException", "RemoteProtocolError"), ()),
     "httpx": (("NetworkError", "TimeoutException", "RemoteProtocolError", "ProxyError"), ()),
     "openai": (("APIConnectionError",), ()),
+    "ray": (("exceptions.ActorUnavailableError",), ()),
     "redis": (("exceptions.ConnectionError", "exceptions.TimeoutError"), ("exceptions.AuthenticationError",)),
     "requests": (("ConnectionError", "Timeout", "exceptions.ChunkedEncodingError"), ("exceptions.SSLError",)),
     "sqlalchemy": (("exc.TimeoutError",), ()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -321,6 +322,25 @@ class TestErrors:
 
         outcome = ask.guard.call()
         assert (outcome.value, outcome.attempts) == ("answered", 3)
+
+
+    def test_a_guard_around_an_actor_that_starts_again(self) -> None:
+        """kill -9 on an actor: while Ray starts it again it is unavailable, which a retry on the driver outlasts."""
+
+        @ray.remote(max_restarts=1)
+        class Model:
+            def pid(self) -> int:
+                return os.getpid()
+
+        model = Model.remote()
+
+        @guarded(retry=Retry(max_retries=5, initial_delay="200ms", jitter=False), monitor=Monitor(log=False))
+        def ask() -> int:
+            return ray.get(model.pid.remote())
+
+        before = ask()
+        os.kill(before, signal.SIGKILL)
+        assert ask() != before
 
 
 class TestPolicies:
