@@ -31,6 +31,8 @@ VOLATILE = [
         r"\1N",
     ),
     (re.compile(r'("timestamp": )"[^"]+"'), r'\1"T"'),
+    (re.compile(r'("process\.pid": )\d+'), r"\1P"),
+    (re.compile(r'("host\.name": )"[^"]+"'), r'\1"H"'),
     (re.compile(r'("mlguard\.policy\.fingerprint": )"[0-9a-f]+"'), r'\1"F"'),
     (re.compile(r"limit of (?:host|cgroup v\d \S+?), "), "limit of SOURCE, "),
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "TIME"),
