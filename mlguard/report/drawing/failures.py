@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlguard.report.drawing.markup import Content, Html, tag
 from mlguard.report.drawing.section import section, table
 from mlguard.report.drawing.svg import meter
-from mlguard.report.drawing.words import ENDINGS, clip, count, many, moment, share, short_names
+from mlguard.report.drawing.words import ENDINGS, clip, count, many, moment, quoted, share, short_names
 from mlguard.report.figures import Figures
 from mlguard.report.figures.failures import CauseFigures, FieldFigures
 from mlguard.report.figures.frame import Frame
@@ -32,7 +32,7 @@ def failures(figures: Figures) -> Html | None:
                 ("field", "calls", "what was wrong, by an example", "first and last"),
                 [_field(one, names, top, frame) for one in found.fields],
                 numbers=(1,),
-                kind="stack",
+                kind="stack why",
             )
         )
         parts.append(_more(len(found.fields), found.fields_in_all, "field"))
@@ -44,7 +44,7 @@ def failures(figures: Figures) -> Html | None:
                 ("cause", "calls", "what one record says", "first and last"),
                 [_cause(one, names, top, frame) for one in found.causes],
                 numbers=(1,),
-                kind="stack",
+                kind="stack why",
             )
         )
         parts.append(_more(len(found.causes), found.causes_in_all, "cause"))
@@ -62,7 +62,7 @@ def _finding(figures: Figures) -> str:
     if found.fields:
         worst = found.fields[0]
         said.append(
-            f"The field {clip(worst.field, 60) or 'of the whole input'} broke its schema most often, "
+            f"{quoted(clip(worst.field, 60)) if worst.field else 'The whole input'} broke its schema most often, "
             f"in {many(worst.calls, 'call')}"
         )
     if found.causes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlguard.report.drawing.markup import Content, Html, tag
-from mlguard.report.drawing.words import ENDINGS, NOTHING, clip, count, duration, many, share, short_names, span
+from mlguard.report.drawing.words import ENDINGS, NOTHING, clip, count, duration, many, quoted, share, short_names, span
 from mlguard.report.figures import Figures
 from mlguard.report.figures.facts import ANSWERED, REFUSED
 
@@ -51,7 +51,7 @@ def _rest(figures: Figures, lost: float) -> str:
                 break
         if named == 1:
             field = clip(fields[0][1] or "of the whole input", _FIELD)
-            return f"the field {field} explains {share(reached, refused)} of refused inputs"
+            return f"the field {quoted(field)} explains {share(reached, refused)} of refused inputs"
         if reached >= 0.5 * refused:
             return f"{named} fields explain {share(reached, refused)} of refused inputs"
     endings = sorted(
@@ -63,13 +63,14 @@ def _rest(figures: Figures, lost: float) -> str:
         if cause is not None and cause.calls >= 0.4 * lost:
             names = short_names([cause.function])
             kind = clip(cause.cause.rpartition(".")[2], _FIELD)
-            return f"{kind} in {clip(names[cause.function], _FIELD)} explains {share(cause.calls, lost)} of the others"
+            return f"{kind} in {clip(names[cause.function], _FIELD)} explains {_share(cause.calls, lost, figures)}"
     what = _REASONS.get(most.disposition, _ending(most.disposition))
-    return (
-        f"{what} explains all others"
-        if len(endings) == 1
-        else f"{what} explains {share(most.calls, lost)} of the others"
-    )
+    return f"{what} explains {_share(most.calls, lost, figures)}"
+
+
+def _share(part: float, lost: float, figures: Figures) -> str:
+    what = "the others" if figures.traffic.calls(*ANSWERED) else "them"
+    return f"all of {what}" if part >= lost else f"{share(part, lost)} of {what}"
 
 
 def _ending(disposition: str) -> str:
@@ -154,7 +155,7 @@ def _pace(figures: Figures) -> str:
         return "times unknown"
     seconds = (frame.last - frame.first).total_seconds()
     if seconds < 1:
-        return f"in {duration(seconds)}"
+        return f"within {duration(seconds)}" if seconds else "at one moment"
     rate = figures.traffic.calls() / seconds
     for unit, length in (("second", 1), ("minute", 60), ("hour", 3600), ("day", 86400)):
         if rate * length >= 1:

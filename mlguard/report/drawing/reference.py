@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlguard.report.drawing.markup import Content, Html, tag
 from mlguard.report.drawing.section import section, table_behind
 from mlguard.report.drawing.svg import chart, label, round_ticks
-from mlguard.report.drawing.words import clip, count, many, moment, share, short_names
+from mlguard.report.drawing.words import clip, count, many, moment, quoted, share, short_names
 from mlguard.report.figures import Figures
 from mlguard.report.figures.frame import Frame
 from mlguard.report.figures.reference import FieldShift
@@ -61,7 +61,7 @@ def _finding(figures: Figures) -> str:
         return "No field of the profile can be compared with this record"
     if not drifting:
         return f"{many(len(shifts), 'field')} look like the training data"
-    fields = ", ".join(clip(one.field, 40) for one in drifting[:3])
+    fields = ", ".join(quoted(clip(one.field, 40)) for one in drifting[:3])
     more = f" and {len(drifting) - 3} more" if len(drifting) > 3 else ""
     return f"{fields}{more} drifted from the training data"
 

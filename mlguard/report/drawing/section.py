@@ -115,7 +115,8 @@ def time_ticks(frame: Frame, wanted: int = 8) -> list[tuple[float, str]]:
     if frame.start is None or frame.end is None:
         return []
     whole = frame.step * frame.steps
-    every = next((step for step in _ROUND if whole / step <= wanted), _ROUND[-1])
+    room = wanted if whole > 40 * 60 else wanted - 3  # seconds take more of it
+    every = next((step for step in _ROUND if whole / step <= room), _ROUND[-1])
     origin = (
         datetime(frame.start.year, 1, 1)
         if every >= 2 * 86400

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mlguard.report.drawing.markup import Content, Html, tag
-from mlguard.report.drawing.section import figure, key, section, strip, table_behind, time_axis
+from mlguard.report.drawing.section import figure, key, section, strip, table, table_behind, time_axis
 from mlguard.report.drawing.svg import bars, chart, grid, label, round_ticks, stretched
-from mlguard.report.drawing.words import ENDINGS, count, duration, many, moment, share
+from mlguard.report.drawing.words import ENDINGS, count, duration, many, moment, share, span
 from mlguard.report.figures import Figures
 from mlguard.report.figures.facts import ANSWERED
 from mlguard.report.figures.frame import Frame
@@ -16,6 +16,7 @@ from mlguard.report.figures.traffic import Ending
 __all__ = ["traffic"]
 
 _HIGH, _LOW = 190, 34
+_STEADY = 1.35  # times the usual step, below which the busiest is nothing to speak of
 
 
 def traffic(figures: Figures) -> Html:
@@ -36,6 +37,14 @@ def traffic(figures: Figures) -> Html:
                 class_="note",
             ),
             table_behind(("ended", "calls", "share"), rows, name="Calls by ending", numbers=(1, 2)),
+        )
+    if frame.steps < 2:
+        rows = [(_name(one), count(one.calls), share(one.calls, total)) for one in endings]
+        return section(
+            "traffic",
+            "Calls",
+            _finding(figures),
+            table(("ended", "calls", "share"), rows, numbers=(1, 2), kind="plain"),
         )
     return section(
         "traffic",
@@ -67,11 +76,20 @@ def traffic(figures: Figures) -> Html:
 def _finding(figures: Figures) -> str:
     frame, endings = figures.frame, figures.traffic.endings
     together = [sum(one.steps[step] for one in endings) for step in range(frame.steps)]
-    if not together or figures.traffic.calls() < 2:
-        return f"One call, {moment(frame.first, frame)}"
+    if frame.first is None or frame.last is None or frame.steps < 2:
+        return (
+            f"{many(figures.traffic.calls(), 'call')}, {span(frame.first, frame.last)}"
+            if frame.first and frame.last
+            else ""
+        )
     busiest = max(range(frame.steps), key=together.__getitem__)
     quiet = sum(1 for calls in together if not calls)
-    said = f"Busiest from {_from_to(busiest, frame)}, with {many(together[busiest], 'call')}"
+    there = sorted(calls for calls in together if calls)
+    usual = there[len(there) // 2]
+    if together[busiest] < _STEADY * usual:
+        said = f"Steady traffic: about {many(usual, 'call')} in {duration(frame.step)}"
+    else:
+        said = f"Busiest from {_from_to(busiest, frame)}, with {many(together[busiest], 'call')}"
     lost = [sum(one.steps[step] for one in endings if one.disposition not in ANSWERED) for step in range(frame.steps)]
     worst = max(range(frame.steps), key=lost.__getitem__)
     if lost[worst] > max(3.0, 3 * sum(lost) / frame.steps):
@@ -94,12 +112,9 @@ def _answered(endings: list[Ending], frame: Frame, total: float) -> Html:
     floors = [0.0] * frame.steps
     stacked: list[Content] = []
     for one in endings:
-        stacked.append(bars(one.steps, top, _HIGH, f"fill {one.disposition}", floors))
+        stacked.append(bars(one.steps, top, _HIGH, _kind(one), floors))
         floors = [floor + value for floor, value in zip(floors, one.steps, strict=True)]
-    keys = [
-        key(f"fill {one.disposition}", _name(one), count(one.calls), share(one.calls, total))
-        for one in reversed(endings)
-    ]
+    keys = [key(_kind(one), _name(one), count(one.calls), share(one.calls, total)) for one in reversed(endings)]
     calls = sum(one.calls for one in endings)
     about = tag("h3", "Answered"), tag("ul", *keys, class_="keys") if endings else tag("p", "none", class_="note")
     most = count(max(together, default=0))
@@ -122,15 +137,18 @@ def _other(one: Ending, frame: Frame, total: float) -> Html:
     plot = chart(
         _LOW + 14,
         grid([(0, "")], _LOW, 12),
-        stretched(frame.steps, _LOW, bars(one.steps, most, _LOW, f"fill {one.disposition}"), y=12),
+        stretched(frame.steps, _LOW, bars(one.steps, most, _LOW, _kind(one)), y=12),
         label(x, 9, count(most), "tick peak", "start" if x < 4 else "end" if x > 96 else "middle") if most else None,
         title=f"{name} over time",
         text=f"{many(one.calls, 'call')}, at most {count(most)} in {duration(frame.step)}, "
         f"from {moment(frame.at(where), frame)}.",
     )
-    return strip(
-        tag("ul", key(f"fill {one.disposition}", name, count(one.calls), share(one.calls, total)), class_="keys"), plot
-    )
+    return strip(tag("ul", key(_kind(one), name, count(one.calls), share(one.calls, total)), class_="keys"), plot)
+
+
+def _kind(one: Ending) -> str:
+    """Its class in the style sheet; an ending that this version does not know looks like a cancellation."""
+    return f"fill {one.disposition if one.disposition in ENDINGS else 'cancelled'}"
 
 
 def _name(one: Ending) -> str:

@@ -18,6 +18,7 @@ __all__ = [
     "duration",
     "many",
     "moment",
+    "quoted",
     "share",
     "short_names",
     "size",
@@ -79,6 +80,8 @@ def duration(seconds: float) -> str:
     """Two or three digits: 18 µs, 23.1 ms, 1.24 s, 2 h 13 min."""
     if seconds < 0.5e-6:
         return f"<{THIN}1{THIN}µs"
+    if seconds > 1e8:
+        return f">{THIN}3{THIN}years"
     if seconds < 59.95:
         value, unit = next(
             ((seconds / size, unit) for size, unit in _UNITS if seconds >= size * 0.9995), (seconds / 1e-6, "µs")
@@ -144,6 +147,11 @@ def span(first: datetime, last: datetime) -> str:
     if seconds < 7 * 86400:
         return f"{first:%-d %B %Y %H:%M} to {last:%-d %B %Y %H:%M} UTC"
     return f"{first:%-d %B %Y} to {last:%-d %B %Y}"
+
+
+def quoted(text: str) -> str:
+    """A name within a sentence."""
+    return f"\N{LEFT DOUBLE QUOTATION MARK}{text}\N{RIGHT DOUBLE QUOTATION MARK}"
 
 
 def clip(text: str, most: int) -> str:

@@ -34,46 +34,38 @@ _FIELDS: Final[dict[str, tuple[str, str, str | None]]] = {
     "outcome": ("event.outcome", "VARCHAR", None),
     "function": ("code.function.name", "VARCHAR", "coalesce({0}, '')"),
     "call_id": ("mlguard.call_id", "VARCHAR", None),
-    "parent": ("mlguard.parent_call_id", "VARCHAR", None),
-    "duration": ("mlguard.duration", "DOUBLE", "CASE WHEN isfinite({0}) AND {0} >= 0 THEN {0} END"),
-    "attempts": ("mlguard.attempts", "BIGINT", None),
-    "rate": ("mlguard.sample_rate", "DOUBLE", None),
-    "suppressed": ("mlguard.suppressed", "BIGINT", None),
+    "nested": ("mlguard.parent_call_id", "VARCHAR", "{0} IS NOT NULL"),
+    "duration": ("mlguard.duration", "DOUBLE", "CASE WHEN {0} BETWEEN 0 AND 1e8 THEN {0} END"),
+    "attempts": ("mlguard.attempts", "INTEGER", None),
+    # One record of a sampled call stands for 1/rate calls, and one of an overload for those left out before it.
+    "weight": ("mlguard.sample_rate", "DOUBLE", "CASE WHEN {0} > 0 AND {0} <= 1 THEN 1 / {0} ELSE 1 END"),
+    "calls": ("mlguard.suppressed", "INTEGER", "weight + CASE WHEN {0} > 0 THEN {0} ELSE 0 END"),
     "policy": ("mlguard.policy", "VARCHAR", None),
     "model_version": ("mlguard.model_version", "VARCHAR", None),
     "error_type": ("error.type", "VARCHAR", None),
     "message": ("exception.message", "VARCHAR", "left({0}, 500)"),
     "traceback": ("exception", "VARCHAR", "right({0}, 6000)"),
-    "recorded_by": ("mlguard.recorded_by", "VARCHAR", None),
+    "passed_on": ("mlguard.recorded_by", "VARCHAR", "{0} IS NOT NULL"),
     "late": ("mlguard.late", "BOOLEAN", None),
     "slow": ("mlguard.slow", "BOOLEAN", None),
     "waited": ("mlguard.waited", "DOUBLE", None),
     "cache": ("mlguard.cache", "VARCHAR", None),
     "cache_error": ("mlguard.cache.error", "VARCHAR", None),
-    "rows_hit": ("mlguard.cache.rows_hit", "BIGINT", None),
-    "rows_computed": ("mlguard.cache.rows_computed", "BIGINT", None),
-    "retries": ("mlguard.retry.retries", "BIGINT", None),
+    "rows_hit": ("mlguard.cache.rows_hit", "INTEGER", None),
+    "rows_computed": ("mlguard.cache.rows_computed", "INTEGER", None),
+    "retries": ("mlguard.retry.retries", "INTEGER", None),
     "retry_waited": ("mlguard.retry.waited", "DOUBLE", None),
     "retry_stopped": ("mlguard.retry.stopped", "VARCHAR", None),
     "slot_waited": ("mlguard.concurrency.waited", "DOUBLE", None),
-    "slots": ("mlguard.concurrency.in_use", "BIGINT", None),
+    "slots": ("mlguard.concurrency.in_use", "INTEGER", None),
     "memory_waited": ("mlguard.memory.waited", "DOUBLE", None),
     "memory_used": ("mlguard.memory.used", "DOUBLE", None),
     "memory_limit": ("mlguard.memory.limit", "DOUBLE", None),
     "breaker": ("mlguard.breaker.state", "VARCHAR", None),
-    "violation_count": ("mlguard.violation_count", "BIGINT", None),
+    "violation_count": ("mlguard.violation_count", "INTEGER", None),
     "shallow": ("mlguard.validation.check", "VARCHAR", None),
-    "rejected_rows": ("mlguard.rejected_rows", "BIGINT", None),
-    "anomaly_count": ("mlguard.anomaly_count", "BIGINT", None),
-}
-
-
-_BESIDE: Final = {
-    "violations": "TRY_CAST(found[{last}] AS JSON)",
-    # One record of a sampled call stands for 1/rate calls, and one of an overload for those left out before it.
-    "weight": "CASE WHEN rate > 0 AND rate <= 1 THEN 1 / rate ELSE 1 END",
-    "calls": "weight + CASE WHEN suppressed > 0 THEN suppressed ELSE 0 END",
-    "moment": "moment",
+    "rejected_rows": ("mlguard.rejected_rows", "INTEGER", None),
+    "anomaly_count": ("mlguard.anomaly_count", "INTEGER", None),
 }
 
 
@@ -94,7 +86,7 @@ class Facts:
             f"{(sql or '{0}').format(f'TRY_CAST(found[{place}] AS {kind})')} AS {name}"
             for place, (name, (_, kind, sql)) in enumerate(_FIELDS.items(), 1)
         ]
-        shown += [f"{sql.format(last=len(keys))} AS {name}" for name, sql in _BESIDE.items()]
+        shown += [f"TRY_CAST(found[{len(keys)}] AS JSON) AS violations", "moment"]
         # All keys of a line in one go: one by one, each would read the whole line again.
         record.keep(
             "facts",

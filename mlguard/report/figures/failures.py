@@ -94,7 +94,7 @@ _BY_FIELD = f"""
 
 _BY_CAUSE = f"""
     SELECT function, {CAUSE} AS cause, disposition, sum(calls) AS calls,
-        coalesce(sum(calls) FILTER (recorded_by IS NOT NULL), 0), min(moment), max(moment),
+        coalesce(sum(calls) FILTER (passed_on), 0), min(moment), max(moment),
         coalesce(arg_min(message, {_SINCE}) FILTER (message IS NOT NULL), ''),
         coalesce(arg_min(coalesce(traceback, ''), {_SINCE}) FILTER (message IS NOT NULL), ''),
         coalesce(arg_min(call_id, {_SINCE}) FILTER (message IS NOT NULL), arg_min(call_id, {_SINCE}), ''),

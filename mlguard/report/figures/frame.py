@@ -15,6 +15,9 @@ __all__ = ["Frame", "frame_of", "step_for"]
 MOST: Final = 97
 """Steps at most: quarters of an hour of a day, and still three pixels wide on a phone."""
 
+_FEWEST = 13  # where there are records for them
+_PER_STEP = 5  # records; with fewer, a percentile of a step is a single call
+
 _SECOND, _MINUTE, _HOUR, _DAY = 1.0, 60.0, 3600.0, 86400.0
 _STEPS: Final = (
     *(_SECOND * number for number in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)),
@@ -82,7 +85,7 @@ def frame_of(facts: Facts) -> Frame:
         "SELECT min(epoch_us(moment)), max(epoch_us(moment)), count(*) FROM facts "
         f"WHERE epoch_us(moment) BETWEEN {low - reach} AND {high + reach}"
     )
-    step = step_for((last - first) / 1e6)
+    step = step_for((last - first) / 1e6, most=min(MOST, max(_FEWEST, kept // _PER_STEP)))
     width = round(step * 1e6)
     begin = first // width * width
     return Frame(
@@ -96,6 +99,6 @@ def frame_of(facts: Facts) -> Frame:
     )
 
 
-def step_for(seconds: float) -> float:
-    """The shortest step of which at most `MOST` cover so many seconds."""
-    return next((step for step in _STEPS if seconds / step <= MOST - 1), _STEPS[-1])
+def step_for(seconds: float, most: int = MOST) -> float:
+    """The shortest step of which at most `most` cover so many seconds."""
+    return next((step for step in _STEPS if seconds / step <= most - 1), _STEPS[-1])

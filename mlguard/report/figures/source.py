@@ -43,6 +43,6 @@ def totals_of(facts: Facts) -> dict[str, Any]:
     names = ("records", "sampled", "estimated", "suppressed", "functions", "nested")
     (row,) = facts.ask(
         "SELECT count(*), count(*) FILTER (weight > 1), coalesce(sum(weight - 1), 0), "
-        "coalesce(sum(calls - weight), 0), count(DISTINCT function), count(parent) FROM facts"
+        "coalesce(sum(calls - weight), 0), count(DISTINCT function), count(*) FILTER (nested) FROM facts"
     )
     return dict(zip(names, row, strict=True))
