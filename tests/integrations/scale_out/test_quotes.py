@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).parents[3] / "docs"
-QUOTE = re.compile(r"\]\((examples/[^)\s]+)\)[^`]*?\n\n```(?:py|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+QUOTE = re.compile(r"\]\((examples/[^)\s]+)\)(?:(?!```).)*?\n\n```(?:py|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("page", ["scale-out.md", "predictors.md", "streams.md"])
