@@ -15,10 +15,8 @@ import time
 from typing import Any, Final
 
 import psutil
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import Route
 
 import mlguard
 from mlguard import memory
@@ -34,31 +32,14 @@ _UNSTORED: Final = {"Cache-Control": "no-store"}
 
 
 class Health:
-    """Answers at three paths of an application.
+    """Answers for one process of an application.
 
     Args:
-        path: Where the page is; the probes are below it.
         counts: Those of the application's requests.
-
-    Raises:
-        PolicyError: It is no path.
     """
 
-    def __init__(self, path: str, counts: Counts) -> None:
-        if not isinstance(path, str) or not path.startswith("/") or path.endswith("/") or set(path) & set("{}?#"):
-            raise PolicyError(f"install(): health = {path!r} is no plain path. Fix: such as health='/mlguard'.")
-        self._path = path
+    def __init__(self, counts: Counts) -> None:
         self._counts = counts
-
-    def add_to(self, app: Starlette) -> None:
-        """Adds the routes, none of them in the OpenAPI document."""
-        add = getattr(app, "add_api_route", None)
-        if add is not None:  # FastAPI: with the dependencies that the whole application has
-            add(self._path, self.page, include_in_schema=False, response_model=None)
-        else:
-            app.router.routes.append(Route(self._path, self.page, include_in_schema=False))
-        for name, probe in (("live", self.live), ("ready", self.ready)):
-            app.router.routes.append(Route(f"{self._path}/{name}", probe, include_in_schema=False))
 
     async def live(self, request: Request) -> Response:
         """200, whoever asks: the event loop runs."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.routing import Match
 
 from mlguard.errors import GuardError, PolicyError
 from mlguard.integrations.fastapi.blame import wrapper_of
@@ -15,6 +14,8 @@ from mlguard.integrations.fastapi.deadlines import DeadlineHeader
 from mlguard.integrations.fastapi.health import Health
 from mlguard.integrations.fastapi.middleware import GuardMiddleware
 from mlguard.integrations.fastapi.problems import Problems
+from mlguard.integrations.fastapi.routes import add_page, add_probe, refuse_taken
+from mlguard.integrations.fastapi.scrape import Scrape
 from mlguard.wrapper import Wrapper
 
 __all__ = ["Installed", "install"]
@@ -24,6 +25,7 @@ def install(
     app: Starlette,
     *,
     health: str | None = None,
+    metrics: str | None = None,
     deadline_header: str | Collection[str] | None = None,
     trust: bool | str | Collection[str] = False,
     client_input: Collection[Callable[..., Any]] = (),
@@ -40,6 +42,9 @@ def install(
         health: The path of the health page, such as ``"/mlguard"``; probes are at ``/mlguard/live`` and
             ``/mlguard/ready``. None: there is none, because it tells about the inside of the service whoever may see
             it. The page has the application's own dependencies, the probes have none.
+        metrics: The path where Prometheus scrapes, such as ``"/metrics"``: what the registry of `prometheus_client` has,
+            and mlguard's metrics. It has the application's own dependencies. None: there is none, because many
+            applications have their own.
         deadline_header: The headers that say how much time is left for a request, such as ``"grpc-timeout"``,
             ``"X-Envoy-Expected-Rq-Timeout-Ms"`` or ``"X-Request-Deadline"`` with a value like ``800ms``. It bounds
             guarded functions with a timeout, retries, and `mlguard.time_left()`. None: none is read.
@@ -52,7 +57,8 @@ def install(
             with its own. False: it is sent at once.
 
     Raises:
-        PolicyError: A setting makes no sense, the path is taken, the application has begun to answer, or it was
+        ModuleNotFoundError: `metrics` is set, but the extra `prometheus` is not installed.
+        PolicyError: A setting makes no sense, a path is taken, the application has begun to answer, or it was
             installed with other settings.
     """
     if not isinstance(app, Starlette):
@@ -62,6 +68,7 @@ def install(
         )
     settings = {
         "health": health,
+        "metrics": metrics,
         "deadline_header": deadline_header,
         "trust": trust,
         "client_input": tuple(client_input),
@@ -109,13 +116,9 @@ class Installed:
             _statuses(settings["statuses"]), [_guarded(each) for each in settings["client_input"]], self.counts
         )
         self._app = app
-        self._reached = False
-        path = settings["health"]
-        if path is not None:
-            health = Health(path, self.counts)
-            for route in (path, f"{path}/live", f"{path}/ready"):
-                _refuse_taken(app, route)
-            health.add_to(app)
+        self._begun = False
+        self._scrape = None if settings["metrics"] is None else Scrape()
+        self._add_pages(app, settings["health"], settings["metrics"])
 
     def handle_errors(self, app: Starlette) -> None:
         """Sets the handler of mlguard's errors, where the application has none."""
@@ -128,11 +131,27 @@ class Installed:
             if app.exception_handlers.get(RequestValidationError) is validation_errors.DEFAULT:
                 app.exception_handlers[RequestValidationError] = validation_errors.answer
 
-    def reach_mounted(self) -> None:
-        """Does the same for the applications that are mounted in this one, before the first of them answers."""
-        if self._reached:
+    def _add_pages(self, app: Starlette, health: str | None, metrics: str | None) -> None:
+        for setting, path, below in (("health", health, ("", "/live", "/ready")), ("metrics", metrics, ("",))):
+            for each in below if path is not None else ():
+                refuse_taken(app, setting, f"{path}{each}" if each else path)
+        if health is not None and health == metrics:
+            raise PolicyError(f"install(): health and metrics are both {health!r}. Fix: a path for each.")
+        if health is not None:
+            pages = Health(self.counts)
+            add_page(app, health, pages.page)
+            add_probe(app, f"{health}/live", pages.live)
+            add_probe(app, f"{health}/ready", pages.ready)
+        if metrics is not None and self._scrape is not None:
+            add_page(app, metrics, self._scrape.page)
+
+    def begin(self) -> None:
+        """In each process, before it serves: reaches the applications that are mounted in this one."""
+        if self._begun:
             return
-        self._reached = True
+        self._begun = True
+        if self._scrape is not None:
+            self._scrape.start()
         for app in _mounted(self._app, []):
             if app.middleware_stack is None and getattr(app.state, "mlguard", None) is None:
                 self.handle_errors(app)
@@ -169,16 +188,6 @@ def _statuses(given: Mapping[Any, Any]) -> Mapping[type[GuardError], int]:
                 f"install(): statuses has {status!r} for {cls.__name__}. Fix: an error's status, from 400 to 599."
             )
     return given
-
-
-def _refuse_taken(app: Starlette, path: str) -> None:
-    scope = {"type": "http", "method": "GET", "path": path, "root_path": "", "headers": [], "path_params": {}}
-    for route in app.routes:
-        if route.matches(scope)[0] is Match.FULL:
-            raise PolicyError(
-                f"install(): GET {path} is answered by {route!r} already. "
-                "Fix: health= with another path, or install before that route is added."
-            )
 
 
 def _refuse_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -37,7 +37,7 @@ class GuardMiddleware:
         self._installed = installed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._installed.reach_mounted()
+        self._installed.begin()
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
