@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from mlguard.report.drawing.markup import Content, Html, tag
 from mlguard.report.drawing.section import section, table_behind, time_axis
 from mlguard.report.drawing.svg import area, bars, chart, grid, label, stretched
-from mlguard.report.drawing.words import clip, count, duration, many, moment, share, size
+from mlguard.report.drawing.words import clip, count, duration, many, moment, share, size, tick
 from mlguard.report.figures import Figures
 from mlguard.report.figures.concerns import (
     BreakerFigures,
@@ -105,7 +105,7 @@ def _plot(steps: Sequence[float], frame: Frame, name: str, kind: str) -> Content
         stretched(frame.steps, _HIGH, bars(steps, most, _HIGH, f"fill {kind}"), y=12),
         label(x, 9, count(most), "tick peak", "start" if x < 4 else "end" if x > 96 else "middle"),
         title=f"{name} over time",
-        text=f"At most {count(most)} in {duration(frame.step)}, from {moment(frame.at(where), frame)}.",
+        text=f"At most {count(most)} in {tick(frame.step)}, from {moment(frame.at(where), frame)}.",
     )
 
 

@@ -115,7 +115,7 @@ def standfirst(figures: Figures) -> Html:
             if refused
             else f"{many(failed, 'call')} failed."
         )
-    drifting = [one for one in figures.reference.shifts if one.drifts]
+    drifting = {(one.function, one.field) for one in figures.reference.shifts if one.drifts}
     if drifting:
         said.append(f"{many(len(drifting), 'field')} drifted from the training data.")
     return tag("p", " ".join(said), class_="standfirst")

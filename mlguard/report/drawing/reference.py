@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from mlguard.report.drawing.markup import Content, Html, tag
 from mlguard.report.drawing.section import section, table_behind
 from mlguard.report.drawing.svg import chart, label, round_ticks
@@ -36,7 +38,7 @@ def reference(figures: Figures) -> Html | None:
         tag(
             "p",
             tag("span", _mark("reference"), " training data ", class_="mark-key"),
-            tag("span", _mark("current"), " this record. ", class_="mark-key"),
+            tag("span", _mark("current"), " what came. ", class_="mark-key"),
             "A line joins the two shares of a bin; where it is long, values moved.",
             class_="note",
         )
@@ -56,19 +58,32 @@ def _mark(kind: str) -> Html:
 
 def _finding(figures: Figures) -> str:
     shifts = figures.reference.shifts
-    drifting = [one for one in shifts if one.drifts]
+    drifting = dict.fromkeys(one.field for one in shifts if one.drifts)  # by an event and by the profile: told once
     if not shifts:
         return "No field of the profile can be compared with this record"
+    over = dict.fromkeys(one.field for one in shifts if one.onsets and not one.drifts)
+    if not drifting and over:
+        return f"{_named([*over])} drifted from the training data for a while, and {_is(over)} as before again"
     if not drifting:
-        return f"{many(len(shifts), 'field')} look like the training data"
-    fields = ", ".join(quoted(clip(one.field, 40)) for one in drifting[:3])
-    more = f" and {len(drifting) - 3} more" if len(drifting) > 3 else ""
-    return f"{fields}{more} drifted from the training data"
+        alike = len({(one.function, one.field) for one in shifts})
+        return "The field looks like the training data" if alike == 1 else f"{alike} fields look like the training data"
+    return f"{_named([*drifting])} drifted from the training data"
+
+
+def _named(fields: list[str]) -> str:
+    """The first three, and how many more there are."""
+    more = f" and {len(fields) - 3} more" if len(fields) > 3 else ""
+    return ", ".join(quoted(clip(field, 40)) for field in fields[:3]) + more
+
+
+def _is(fields: Collection[str]) -> str:
+    return "is" if len(fields) == 1 else "are"
 
 
 def _card(one: FieldShift, function: str, frame: Frame) -> Html:
     role = "input" if one.role == "input" else "prediction"
     about = f"{role} of {function}" if function != "(no name)" else role
+    about += " · the window that showed it" if one.source == "event" else " · all calls of the record"
     flag = "drift" if one.drifts else "over" if one.onsets else "no drift"
     shares = zip(one.bins, one.reference, one.current, strict=True)
     return tag(
@@ -127,7 +142,7 @@ def _plot(one: FieldShift) -> Html:
         inner.append(tag("line", x1=x1, x2=x2, y1=y, y2=y, class_="moved"))
         inner.append(tag("circle", cx=x1, cy=y, r=4, class_="reference"))
         inner.append(tag("circle", cx=x2, cy=y, r=4, class_="current"))
-    area = tag("svg", *inner, x="42%", y=4, width="55%", height=height + 20, class_="inner")
+    area = tag("svg", *inner, x="45%", y=4, width="52%", height=height + 20, class_="inner")
     moved = "; ".join(one.moved) or "see the numbers below"
     return chart(
         height + 24,

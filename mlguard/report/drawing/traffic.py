@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mlguard.report.drawing.markup import Content, Html, tag
 from mlguard.report.drawing.section import figure, key, section, strip, table, table_behind, time_axis
 from mlguard.report.drawing.svg import bars, chart, grid, label, round_ticks, stretched
-from mlguard.report.drawing.words import ENDINGS, count, duration, many, moment, share, span
+from mlguard.report.drawing.words import ENDINGS, count, many, moment, share, span, tick
 from mlguard.report.figures import Figures
 from mlguard.report.figures.facts import ANSWERED
 from mlguard.report.figures.frame import Frame
@@ -51,7 +51,9 @@ def traffic(figures: Figures) -> Html:
         "Calls over time",
         _finding(figures),
         figure(
-            _answered(answered, frame, total),
+            _answered(answered, frame, total)
+            if answered
+            else strip((tag("h3", "Answered"), tag("p", "none", class_="note")), None),
             *(_other(one, frame, total) for one in others),
             time_axis(frame),
             name="Calls over time, by how they ended",
@@ -60,7 +62,7 @@ def traffic(figures: Figures) -> Html:
         ),
         tag(
             "p",
-            f"Each step is {duration(frame.step)}; times are UTC. Every strip has a scale of its own.",
+            f"Each step is {tick(frame.step)}; times are UTC. Every strip has a scale of its own.",
             class_="note",
         ),
         table_behind(
@@ -87,7 +89,7 @@ def _finding(figures: Figures) -> str:
     there = sorted(calls for calls in together if calls)
     usual = there[len(there) // 2]
     if together[busiest] < _STEADY * usual:
-        said = f"Steady traffic: about {many(usual, 'call')} in {duration(frame.step)}"
+        said = f"Steady traffic: about {many(usual, 'call')} in {tick(frame.step)}"
     else:
         said = f"Busiest from {_from_to(busiest, frame)}, with {many(together[busiest], 'call')}"
     lost = [sum(one.steps[step] for one in endings if one.disposition not in ANSWERED) for step in range(frame.steps)]
@@ -118,7 +120,7 @@ def _answered(endings: list[Ending], frame: Frame, total: float) -> Html:
     calls = sum(one.calls for one in endings)
     about = tag("h3", "Answered"), tag("ul", *keys, class_="keys") if endings else tag("p", "none", class_="note")
     most = count(max(together, default=0))
-    said = f"{count(calls)} of {count(total)} calls were answered, at most {most} in {duration(frame.step)}."
+    said = f"{count(calls)} of {count(total)} calls were answered, at most {most} in {tick(frame.step)}."
     plot = chart(
         _HIGH + 10,
         grid([(value / top, count(value)) for value in ticks], _HIGH, 6),
@@ -140,7 +142,7 @@ def _other(one: Ending, frame: Frame, total: float) -> Html:
         stretched(frame.steps, _LOW, bars(one.steps, most, _LOW, _kind(one)), y=12),
         label(x, 9, count(most), "tick peak", "start" if x < 4 else "end" if x > 96 else "middle") if most else None,
         title=f"{name} over time",
-        text=f"{many(one.calls, 'call')}, at most {count(most)} in {duration(frame.step)}, "
+        text=f"{many(one.calls, 'call')}, at most {count(most)} in {tick(frame.step)}, "
         f"from {moment(frame.at(where), frame)}.",
     )
     return strip(tag("ul", key(_kind(one), name, count(one.calls), share(one.calls, total)), class_="keys"), plot)
