@@ -308,6 +308,38 @@ async def test_a_browser_that_goes_away(client: Client, server: Any) -> None:
     await runner.cleanup()
 
 
+@pytest.mark.parametrize("length", [1, 1 << 22], ids=["while a token is waited for", "while one is written"])
+async def test_a_browser_that_leaves_starlette(client: Client, server: Any, length: int) -> None:
+    """The same with Starlette on uvicorn, whose response iterates the stream."""
+    import uvicorn
+    from starlette.applications import Starlette
+    from starlette.responses import StreamingResponse
+    from starlette.routing import Route
+
+    server.plan = ["stall"]
+
+    async def relay(_: Any) -> Any:
+        pieces = await client.pieces()
+        return StreamingResponse(piece * length async for piece in pieces)
+
+    app = Starlette(routes=[Route("/", relay)])
+    web = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="off"))
+    serving = asyncio.create_task(web.serve())
+    while not web.started:
+        await asyncio.sleep(0.01)
+    url = f"http://127.0.0.1:{web.servers[0].sockets[0].getsockname()[1]}"
+    with testing.capture_events() as events:
+        async with aiohttp.ClientSession() as browser:
+            answer = await browser.get(url)
+            await within(answer.content.readexactly(5))
+            answer.close()
+            while client.slots or not events:
+                await asyncio.sleep(0.01)
+    assert events[0]["mlguard.disposition"] == "cancelled"
+    web.should_exit = True
+    await within(serving)
+
+
 async def test_bad_input_asks_nobody(server: Any, example: ModuleType) -> None:
     """A conversation that breaks its schema is refused at the first item, before any request."""
     async with httpx.AsyncClient(base_url=server.url, trust_env=False) as http:
