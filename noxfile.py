@@ -25,8 +25,9 @@ EXTRAS = sorted(PROJECT["project"]["optional-dependencies"])
 
 # What the tests of the core need beside mlguard. The others (frameworks, servers, models) are for the locked versions.
 TOOLS = [
-    "cloudpickle", "hypothesis", "jsonschema", "pandas", "polars", "pytest", "pytest-asyncio", "pytest-cov",
-    "pytest-timeout", "pytest-xdist", "pyyaml", "redis", "requests", "httpx", "urllib3",
+    "aiohttp", "botocore", "cloudpickle", "httpx", "hypothesis", "jsonschema", "opentelemetry-sdk", "pandas", "polars",
+    "pytest", "pytest-asyncio", "pytest-cov", "pytest-timeout", "pytest-xdist", "pyyaml", "redis", "requests", "rich",
+    "scikit-learn", "scipy", "typer", "urllib3",
 ]  # fmt: skip
 CORE_TESTS = [
     "tests/batch", "tests/cache", "tests/contracts", "tests/drift", "tests/memory", "tests/monitor", "tests/policies",

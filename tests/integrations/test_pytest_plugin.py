@@ -58,7 +58,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
             ini = f"asyncio_default_fixture_loop_scope = function\n{textwrap.dedent(ini)}"
             monkeypatch.delenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", raising=False)
         else:
-            args = ("-p", "mlguard_pytest", *args)
+            args = ("-p", "mlguard", *args)
             monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
         pytester.makepyfile(test_service=textwrap.dedent(service) + textwrap.dedent(tests))
         pytester.makefile(".ini", pytest=f"[pytest]\n{textwrap.dedent(ini)}")
@@ -351,7 +351,7 @@ def test_an_interrupted_run_leaves_nothing_on(pytester: pytest.Pytester, monkeyp
         "@pytest.mark.mlguard(max_retries=0)\n"
         "def test_it():\n    assert retry.cap == 0\n    raise KeyboardInterrupt"
     )
-    result = pytester.inline_run("-p", "mlguard_pytest", "-p", "no:cacheprovider", no_reraise_ctrlc=True)
+    result = pytester.inline_run("-p", "mlguard", "-p", "no:cacheprovider", no_reraise_ctrlc=True)
     assert result.ret == pytest.ExitCode.INTERRUPTED
     assert (clock.sleep, retry.cap) == before
 
