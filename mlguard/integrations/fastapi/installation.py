@@ -42,8 +42,8 @@ def install(
         health: The path of the health page, such as ``"/mlguard"``; probes are at ``/mlguard/live`` and
             ``/mlguard/ready``. None: there is none, because it tells about the inside of the service whoever may see
             it. The page has the application's own dependencies, the probes have none.
-        metrics: The path where Prometheus scrapes, such as ``"/metrics"``: what the registry of `prometheus_client` has,
-            and mlguard's metrics. It has the application's own dependencies. None: there is none, because many
+        metrics: The path where Prometheus scrapes, such as ``"/metrics"``: what `prometheus_client`'s registry has, and
+            mlguard's metrics. It has the application's own dependencies. None: there is none, because many
             applications have their own.
         deadline_header: The headers that say how much time is left for a request, such as ``"grpc-timeout"``,
             ``"X-Envoy-Expected-Rq-Timeout-Ms"`` or ``"X-Request-Deadline"`` with a value like ``800ms``. It bounds

@@ -247,7 +247,7 @@ def test_a_generator_called_by_our_own_code_is_further_in(client: Callable[..., 
 
 
 def test_hidden_values_and_raw_input_stay_hidden(client: Callable[..., TestClient]) -> None:
-    """No violation shows a value of a hidden field, what a validator says beside one, or a key that the schema lacks."""
+    """No violation shows a hidden value, what a validator says beside one, or a key that the schema lacks."""
 
     def tell(value: Any) -> Any:
         raise ValueError(f"{value} is bad")

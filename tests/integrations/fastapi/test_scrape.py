@@ -48,7 +48,7 @@ def test_not_unless_asked_for(client: Callable[..., TestClient]) -> None:
     assert client(app).get("/metrics").json() == "mine"
     taken = FastAPI()
     taken.get("/metrics")(lambda: "mine")
-    with pytest.raises(PolicyError, match="GET /metrics is answered by .* already. Fix: metrics= with another path"):
+    with pytest.raises(PolicyError, match=r"GET /metrics is answered by .* already\. Fix: metrics= with another path"):
         install(taken, metrics="/metrics")
     with pytest.raises(PolicyError, match="both '/x'"):
         install(FastAPI(), metrics="/x", health="/x")
@@ -97,11 +97,11 @@ def test_with_several_workers(tmp_path: Path) -> None:
 
         print(threading.active_count(), os.listdir(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
         with TestClient(app) as client:
+            client.get("/work")
             end = time.monotonic() + 30
             while not os.listdir(os.environ["PROMETHEUS_MULTIPROC_DIR"]) and time.monotonic() < end:
                 time.sleep(0.01)  # the file comes without any scrape
             print(len(os.listdir(os.environ["PROMETHEUS_MULTIPROC_DIR"])) > 0)
-            client.get("/work")
             print("counted" in client.get("/metrics").text)
         """,
         PROMETHEUS_MULTIPROC_DIR=str(tmp_path),

@@ -78,7 +78,7 @@ def calls_of(http: httpx.Client, url: str, pid: int) -> int:
 
 
 def test_uvicorn(started: Callable[..., Server], http: httpx.Client) -> None:
-    """The example as its docstring says to run it: predictions, a stream, errors, the page; and it ends when told to."""
+    """The example, run as its docstring says: predictions, a stream, errors, the page; it ends when told to."""
     server = started("uvicorn", "service:app", "--port", "PORT")
     assert http.post(f"{server.url}/risk", **ROWS).json() == pytest.approx([0.3775, 0.5250], abs=1e-4)
     assert http.get(f"{server.url}/explain/2").text == '{"word":0}\n{"word":1}\n'
