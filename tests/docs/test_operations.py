@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 import pkgutil
@@ -38,35 +39,34 @@ def rows(*titles: str) -> set[str]:
     return found
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
+@functools.cache
+def nodes() -> list[ast.AST]:
+    """The code of mlguard, every node of it."""
+    return [node for path in sorted(PACKAGE.rglob("*.py")) for node in ast.walk(ast.parse(path.read_text()))]
 
 
 def logged() -> set[str]:
     """The name of every event that is logged anywhere in mlguard, found in its code."""
     names: set[str] = set()
-    for _, tree in modules():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
-                if node.func.attr in {"debug", "info", "warning", "warn", "error", "exception", "critical"}:
-                    names.update(dotted(node.args[0]))
-            elif isinstance(node, ast.AnnAssign) and node.value and ast.unparse(node.target).endswith("EVENT"):
-                names.update(dotted(node.value))
+    for node in nodes():
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+            if node.func.attr in {"debug", "info", "warning", "warn", "error", "exception", "critical"}:
+                names.update(dotted(node.args[0]))
+        elif isinstance(node, ast.AnnAssign) and node.value and ast.unparse(node.target).endswith("EVENT"):
+            names.update(dotted(node.value))
     return names
 
 
 def told() -> set[str]:
     """The name of every field that is put into an event anywhere in mlguard: a key, or an argument of `tell`."""
     names: set[str] = set()
-    for _, tree in modules():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Dict):
-                names.update(name for key in node.keys if key is not None for name in dotted(key))
-            elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
-                names.update(dotted(node.slice))
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "tell":
-                names.update(k.arg.replace("__", ".") for k in node.keywords if k.arg and k.arg.startswith("mlguard"))
+    for node in nodes():
+        if isinstance(node, ast.Dict):
+            names.update(name for key in node.keys if key is not None for name in dotted(key))
+        elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+            names.update(dotted(node.slice))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "tell":
+            names.update(k.arg.replace("__", ".") for k in node.keywords if k.arg and k.arg.startswith("mlguard"))
     return names
 
 
@@ -76,10 +76,13 @@ def dotted(node: ast.AST) -> Iterator[str]:
 
 
 def public_errors() -> set[str]:
-    """The exceptions that the packages of mlguard export, which are those a user can name."""
+    """The exceptions that the packages of mlguard export, which are those a user can name.
+
+    Those of the codec never leave the cache: an entry that can't be read is a miss.
+    """
     found = set(mlguard.errors.__all__)
     for info in pkgutil.walk_packages(mlguard.__path__, "mlguard."):
-        if not info.ispkg:
+        if not info.ispkg or info.name == "mlguard.cache.codec":
             continue
         package = importlib.import_module(info.name)
         for name in getattr(package, "__all__", ()):
