@@ -95,6 +95,8 @@ def _read(path: Path) -> Damage:
 
 def _is_object(line: bytes) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
+        found = json.loads(line)
+        json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair, which no reader but Python's takes
     except (ValueError, RecursionError):
         return False
+    return isinstance(found, dict)
