@@ -202,9 +202,10 @@ class Wrapper:
         if bound is not None:
             if unbound:
                 bound.forget(self._function.__globals__, self._numbers)
-            with readings.forgetting(bound):
-                for room in bound.wiring.rooms.values():
-                    room.reset()
+            for room in bound.wiring.rooms.values():
+                room.reset()
+                if hasattr(room, "metrics"):
+                    readings.forget(room)  # what nobody has read is no part of any total: that would cost more than all
 
     def scopes(self) -> list[ScopeKey]:
         """The scopes that it shares in."""
