@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -202,7 +202,8 @@ class Wrapper:
         if bound is not None:
             if unbound:
                 bound.forget(self._function.__globals__, self._numbers)
-            for room in bound.wiring.rooms.values():
+            rooms: Iterable[Any] = bound.wiring.rooms.values()
+            for room in rooms:
                 room.reset()
                 if hasattr(room, "metrics"):
                     readings.forget(room)  # what nobody has read is no part of any total: that would cost more than all
