@@ -63,7 +63,7 @@ def _spelt_out(attribute: griffe.Attribute) -> str | griffe.Expr | None:
 
 def _bounds(field: FieldInfo) -> str:
     words = [
-        f"{word} {getattr(each, name)}"
+        f"{word} {getattr(each, name):,}"
         for each in field.metadata
         for kind, (name, word) in _BOUNDS.items()
         if isinstance(each, kind)
