@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,10 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 import pytest
+from pydantic import BaseModel, Field
 
 import mlguard
 from mlguard import (
     Array,
+    Breaker,
     Cache,
     Concurrency,
     InvalidInputError,
@@ -29,6 +33,8 @@ from mlguard import (
     Monitor,
     PolicyError,
     Retry,
+    Rows,
+    Timeout,
     errors,
     guarded,
     memory,
@@ -81,6 +87,56 @@ class TestWhereCodeRuns:
 
         calls, pid = ray.get(task.remote())
         assert (calls, pid != os.getpid()) == ({"executed": 1}, True)
+
+    def test_every_concern_at_once(self, tmp_path: Path) -> None:
+        """A policy of all sections goes to the workers before it was bound here, and after; the handle works there."""
+
+        @guarded(
+            retry=Retry(on_result=lambda result: False),
+            timeout=Timeout(total="60s", attempt="30s", sync_mode="thread"),
+            breaker=Breaker(scope="model"),
+            concurrency=Concurrency(max_concurrent=2, per="size"),
+            memory=Memory(need="learned", split=True),
+            cache=Cache(ttl="1m", rows=True, store=f"sqlite:///{tmp_path}/cache.db"),
+            monitor=Monitor(log="background", record=str(tmp_path / "record"), spans=True, slow_call="1h"),
+            fallback=lambda features, size: np.zeros(len(features)),
+            model_version="1",
+        )
+        def predict(features: Features, size: int = 1) -> Scores:
+            return features.sum(axis=1) * size
+
+        def elsewhere() -> Any:
+            outcome = predict.guard.call(GOOD)
+            return outcome.value, sorted(predict.guard.stats()), predict.guard.explain(), predict.guard.source
+
+        for _ in range(2):
+            value, *_ = found = ray.get(ray.remote(elsewhere).remote())
+            assert value.tolist() == [3.0, 3.0]
+            assert predict(GOOD).tolist() == [3.0, 3.0]
+        stats, explained, source = found[1:]
+        assert stats == sorted(predict.guard.stats())
+        assert source == predict.guard.source
+        assert explained.splitlines()[0] == predict.guard.explain().splitlines()[0]
+
+    def test_models_go_in_and_come_out(self) -> None:
+        """Classes that only the driver's code knows are the same classes again when they come back."""
+
+        class Patient(BaseModel):
+            age: Annotated[float, Field(ge=0)]
+
+        class Risk(BaseModel):
+            value: float
+
+        @guarded(memory=Memory())
+        def risk(patient: Patient) -> Risk:
+            return Risk(value=patient.age / 100)
+
+        task = ray.remote(risk)
+        found = ray.get(task.remote(Patient(age=30)))
+        assert (type(found), found.value) == (Risk, 0.3)
+        assert ray.get(task.remote({"age": 40})).value == 0.4
+        with pytest.raises(InvalidInputError, match=r"patient\.age"):
+            ray.get(task.remote({"age": -1}))
 
     def test_an_array_in_the_object_store(self) -> None:
         """Arrays that workers read from shared memory, which nobody may write to, pass their schema as they are."""
@@ -139,14 +195,18 @@ class TestWhereCodeRuns:
     @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data")  # of settings that Ray Data makes itself
     def test_map_batches(self) -> None:
         """Ray Data calls a guarded function, and a class whose `__call__` is guarded, on every batch."""
-        pytest.importorskip("pandas")
+        import pyarrow as pa
+        import pyarrow.compute
         import ray.data
 
         ray.data.DataContext.get_current().enable_progress_bars = False
 
+        class Row(BaseModel):
+            id: Annotated[int, Field(ge=0, lt=40)]
+
         @guarded(memory=Memory())
-        def doubled(batch: dict[str, Annotated[npt.NDArray[np.int64], Array("batch", ge=0)]]) -> dict[str, Any]:
-            return {**batch, "twice": 2 * batch["id"]}
+        def doubled(batch: Annotated[pa.Table, Rows(Row, max_rows=10)]) -> pa.Table:
+            return batch.append_column("twice", pa.compute.multiply(batch["id"], 2))
 
         class Model:
             def __init__(self) -> None:
@@ -158,7 +218,7 @@ class TestWhereCodeRuns:
 
         rows = (
             ray.data.range(40, override_num_blocks=2)
-            .map_batches(doubled, batch_size=10)
+            .map_batches(doubled, batch_size=10, batch_format="pyarrow")
             .map_batches(Model, batch_size=10, concurrency=1)
             .take_all()
         )
@@ -323,7 +383,6 @@ class TestErrors:
         outcome = ask.guard.call()
         assert (outcome.value, outcome.attempts) == ("answered", 3)
 
-
     def test_a_guard_around_an_actor_that_starts_again(self) -> None:
         """kill -9 on an actor: while Ray starts it again it is unavailable, which a retry on the driver outlasts."""
 
@@ -341,6 +400,33 @@ class TestErrors:
         before = ask()
         os.kill(before, signal.SIGKILL)
         assert ask() != before
+
+    def test_a_task_that_is_cancelled(self, tmp_path: Path) -> None:
+        """`ray.cancel` passes through the guard: no failure, no retry, no fallback, and the slot comes back."""
+
+        @ray.remote
+        class Model:
+            @guarded(
+                concurrency=Concurrency(max_concurrent=1), retry=Retry(), fallback=-1.0, monitor=Monitor(log=False)
+            )
+            async def predict(self, began: str) -> float:
+                Path(began).touch()
+                await asyncio.sleep(600)
+                return 1.0
+
+            async def found(self) -> Any:
+                stats = type(self).predict.guard.stats()
+                return stats["monitor"]["calls"], stats["concurrency"]["in_use"], stats["retry"]["retries"]
+
+        model = Model.remote()
+        began = tmp_path / "began"
+        running = model.predict.remote(str(began))
+        while not began.exists():
+            time.sleep(0.01)
+        ray.cancel(running)
+        with pytest.raises(ray.exceptions.TaskCancelledError):
+            ray.get(running)
+        assert ray.get(model.found.remote()) == ({"cancelled": 1}, 0, 0)
 
 
 class TestPolicies:
