@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
@@ -112,6 +113,49 @@ def named(path: str) -> Any:
         return getattr(importlib.import_module(owner), name)
     except (ImportError, AttributeError):
         return None  # a member of a class
+
+
+LEFT_OVER = re.compile(r"```|\*\*[^\d*]|\n\s*[-*] |\n\s*\d+\. |\]\(|\|\s*-{3}")
+SITE_ONLY = re.compile(r"^(:::|--8<--|!!!|\?\?\?|=== \"|\{[:#.])", re.MULTILINE)
+
+
+def test_no_markdown_is_left_over(site: Path) -> None:
+    """What a code browser shows as a list or a table is one on the site as well."""
+    found = []
+    for path in site.rglob("index.html"):
+        article = path.read_text().partition("<article")[2].partition("</article>")[0]
+        words = re.sub(r"<(pre|code|script|style)\b.*?</\1>", "", article, flags=re.DOTALL)
+        pieces = re.findall(r"<(p|li|td)\b[^>]*>(.*?)</\1>", words, flags=re.DOTALL)
+        found += [(path.parent.name, piece) for _, piece in pieces if LEFT_OVER.search(re.sub("<[^>]+>", "", piece))]
+    assert not found
+
+
+def test_pages_are_plain_markdown() -> None:
+    """Every page reads as well in a code browser; only the reference and the included pages are made for the site."""
+    assert not [path.name for path in DOCS.glob("*.md") if SITE_ONLY.search(_without_code(path.read_text()))]
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
+def test_links_of_the_pages_at_the_root(name: str) -> None:
+    """They are read in a code browser: each link leads to a file of the repository, and to a heading in it."""
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", _without_code((ROOT / name).read_text())):
+        target = urlsplit(link)
+        file = ROOT / (target.path or name)
+        if target.scheme:
+            continue
+        if not file.exists() or (target.fragment and target.fragment not in _anchors(file)):
+            broken.append(link)
+    assert not broken
+
+
+def _without_code(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def _anchors(file: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", _without_code(file.read_text()), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_pipes_in_tables(pages: dict[Path, Page], site: Path) -> None:
