@@ -67,7 +67,9 @@ def gather(
         damage = record.damage()
         if profile is not None:
             function = _function_of(record, profile, where, values)
-            if function is not None:
+            if function is None:
+                left_out = {field.name: "no call of this record has a field of the profile" for field in profile.fields}
+            else:
                 compared, left_out = from_profile(record, profile, function, where, values)
         steps.next(0.9)
         facts = Facts(record, where, values)  # last of what reads lines: a file that breaks would take the table along

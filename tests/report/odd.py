@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -111,7 +112,7 @@ def bare(file: Path, source: Path) -> Path:
 
 
 def damaged(file: Path, source: Path) -> int:
-    """A record with torn, foreign and nonsensical lines in it; returns how many are no JSON objects."""
+    """A record with torn, foreign and nonsensical lines in it; returns how many are no JSON."""
     broken = ['{"mlguard.call_id": "torn', "not json at all", "[1, 2]", "\x00\x00\x00", "{}}"]
     odd = [
         {"mlguard.call_id": "a", "mlguard.duration": "soon", "mlguard.sample_rate": 0, "mlguard.violations": "none"},
@@ -132,6 +133,7 @@ def damaged(file: Path, source: Path) -> int:
             if number == 3:
                 out.writelines(f"{one}\n" for one in (*broken, *(json.dumps(one) for one in odd)))
         out.write(line[: len(line) // 2])  # as a killed process leaves it
+    os.utime(file, (0, 0))  # a line that is still on its way would be none of the damaged ones
     return len(broken) + 1
 
 

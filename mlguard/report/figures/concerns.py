@@ -55,7 +55,7 @@ class RetryFigures:
     saved: float
     """Retried calls that succeeded in the end."""
     gave_up: float
-    """Retried calls that failed, or were answered by the fallback."""
+    """Retried calls that failed, met an open circuit, or were answered by the fallback."""
     waited: float
     """Seconds between attempts, of all calls together."""
     stopped: dict[str, float]
@@ -188,7 +188,7 @@ _SUMS = {
     "checked": f"disposition = 'rejected_validation' OR (disposition = 'failed' AND {_BAD}) OR ({_PASSED})",
     "retried": _RETRIED,
     "saved": f"({_RETRIED}) AND disposition = 'executed'",
-    "gave_up": f"({_RETRIED}) AND disposition IN ('failed', 'fallback')",
+    "gave_up": f"({_RETRIED}) AND disposition <> 'executed'",
     "hits": "disposition = 'cache_hit'",
     "coalesced": "disposition = 'coalesced'",
     "asked": "disposition IN ('cache_hit', 'coalesced') OR cache IN ('miss', 'partial')",
