@@ -52,7 +52,7 @@ def install(
             of clients. Default: nobody, because who sets it decides when our work is given up.
         client_input: Guarded functions further in that are handed what the client sent as it is: input they refuse is
             the client's fault too. Default: that of path operations and dependencies only.
-        statuses: Other statuses for classes of errors, such as ``{ConcurrencyLimitError: 503}``.
+        statuses: Other statuses for classes of errors and those below them, such as ``{ConcurrencyLimitError: 503}``.
         hold_streams: The status of a stream waits for its first chunk, so that an error until then is still answered
             with its own. False: it is sent at once.
 

@@ -145,7 +145,7 @@ def _monitor(monitor: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     lost = monitor["instrumentation_errors"]
     if lost or monitor["suppressed"]:
         last = monitor["last_instrumentation_error"] or ""
-        yield "events lost", f"{lost:,}", f"{monitor['suppressed']:,} left out on purpose {last}", "bad" if lost else ""
+        yield "events", f"{lost:,} lost", f"{monitor['suppressed']:,} left out on purpose {last}", "bad" if lost else ""
 
 
 def _breaker(breaker: Mapping[str, Any]) -> tuple[str, str, str, str]:

@@ -31,6 +31,7 @@ from mlguard.integrations.fastapi import blame
 from mlguard.integrations.fastapi.counts import Counts
 from mlguard.monitor import failures
 from mlguard.monitor.parameters import Parameters
+from mlguard.monitor.redaction import Words
 from mlguard.wrapper import Wrapper
 
 __all__ = ["STATUSES", "Problem", "Problems"]
@@ -130,31 +131,31 @@ class Problems:
 
     def _content(self, scope: Mapping[str, Any], error: GuardError) -> tuple[int, dict[str, Any]]:
         words, status = _of_class(error, _WORDS), self._status(error)
+        wrappers = blame.passed(error)
         violations: list[dict[str, Any]] | None = None
         if isinstance(error, InvalidInputError):
-            wrappers = blame.passed(error)
             if blame.by_client(wrappers, scope, self._client_input):
                 violations = _violations(error, wrappers[-1])
             else:
                 words, status = _FURTHER_IN, self._statuses.get(GuardError, STATUSES[GuardError])
         elif isinstance(error, MemoryPressureError) and error.permanent:
-            words = _FOR_GOOD
-            status = self._statuses.get(MemoryPressureError, _TOO_LARGE)
+            words, status = _FOR_GOOD, self._status(error, _TOO_LARGE)
         content = _problem(words, status, scope)
-        call_id = self._told(scope, error, status)
+        call_id = self._told(scope, error, status, wrappers[-1] if wrappers else None)
         if call_id is not None:
             content["call_id"] = call_id
         if violations is not None:
             content["violations"] = violations
         after = _whole_seconds(error)
-        if after is not None and status in (429, 503):
+        if after is not None:
             content["retry_after"] = after
         return status, content
 
-    def _status(self, error: GuardError) -> int:
-        return int(_of_class(error, {**STATUSES, **self._statuses}))
+    def _status(self, error: GuardError, otherwise: int | None = None) -> int:
+        """The application's own status for the error or a class above it, before ours."""
+        return int(_of_class(error, self._statuses, otherwise) or _of_class(error, STATUSES))
 
-    def _told(self, scope: Mapping[str, Any], error: GuardError, status: int) -> str | None:
+    def _told(self, scope: Mapping[str, Any], error: GuardError, status: int, refuser: Wrapper | None) -> str | None:
         """The id under which the log tells of the error. Where no event did and the server is to blame, it does so now.
 
         A refusal of further in may have been told of as a warning about input. Here it is a failure, so that it is told
@@ -164,13 +165,15 @@ class Problems:
         if status != HTTPStatus.INTERNAL_SERVER_ERROR or (recorded and not isinstance(error, InvalidInputError)):
             return recorded
         call_id = recorded or Call().id
-        route = getattr(scope.get("route"), "path", None)
         fields = {
+            "code.function.name": None if refuser is None else refuser.target.name,
             "mlguard.call_id": call_id,
             "error.type": failures.error_type(error),
-            "exception.message": failures.message(error, None, _without_values),
+            "exception.message": failures.message(
+                error, None, _without_values if refuser is None else _words_of(refuser).violation
+            ),
             "http.request.method": scope.get("method"),
-            "http.route": route,
+            "http.route": getattr(scope.get("route"), "path", None),
             "http.response.status_code": status,
         }
         try:
@@ -180,8 +183,8 @@ class Problems:
         return call_id
 
 
-def _of_class(error: GuardError, by_class: Mapping[type[GuardError], Any]) -> Any:
-    return next(by_class[cls] for cls in type(error).__mro__ if cls in by_class)
+def _of_class(error: GuardError, by_class: Mapping[type[GuardError], Any], otherwise: Any = None) -> Any:
+    return next((by_class[cls] for cls in type(error).__mro__ if cls in by_class), otherwise)
 
 
 def _problem(words: tuple[str, str, str], status: int, scope: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,8 +201,7 @@ def _problem(words: tuple[str, str, str], status: int, scope: Mapping[str, Any])
 
 def _violations(error: InvalidInputError, wrapper: Wrapper) -> list[dict[str, Any]]:
     """What is wrong, without any value: as the function's own events tell it, with the place in parts."""
-    options = wrapper._options
-    words = Parameters(wrapper.target.declared(options.schema, options.output)).words
+    words = _words_of(wrapper)
     told = []
     for found in error.errors():
         said: dict[str, Any] = dict(words.violation(found))
@@ -211,8 +213,14 @@ def _violations(error: InvalidInputError, wrapper: Wrapper) -> list[dict[str, An
     return told
 
 
+def _words_of(wrapper: Wrapper) -> Words:
+    """What the function's schemas name, and which of it they hide."""
+    options = wrapper._options
+    return Parameters(wrapper.target.declared(options.schema, options.output)).words
+
+
 def _without_values(found: Mapping[str, Any]) -> dict[str, str]:
-    """A violation for the log, where nobody knows what the schema hides: the argument and the type."""
+    """A violation for the log, where it is not known what the schema hides: the argument and the type."""
     return {"loc": str(found["loc"][0]) if found["loc"] else "", "msg": found["type"]}
 
 

@@ -1,5 +1,6 @@
 """Errors of guarded functions as answers: statuses, bodies, headers, and what they keep to themselves."""
 
+import functools
 import json
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from mlguard import (
     PolicyError,
     Redacted,
     RejectedError,
+    Timeout,
     guarded,
     testing,
 )
@@ -80,13 +82,13 @@ def test_status_body_and_retry_after(
 
 def test_other_statuses_on_request(client: Callable[..., TestClient]) -> None:
     """`statuses` changes the status of a class of errors and of those below it; Retry-After stays."""
-    app = answering(
-        ConcurrencyLimitError("full", retry_after=3), statuses={RejectedError: 503, ConcurrencyLimitError: 503}
-    )
+    app = answering(ConcurrencyLimitError("full", retry_after=3), statuses={RejectedError: 503})
     answer = client(app).get("/work")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "3")
     app = answering(MemoryPressureError("no", **MEMORY, permanent=True), statuses={MemoryPressureError: 507})
     assert client(app).get("/work").status_code == 507
+    app = answering(MemoryPressureError("no", **MEMORY, permanent=True), statuses={ConcurrencyLimitError: 503})
+    assert client(app).get("/work").status_code == 413
 
 
 def test_refused_input_of_a_path_operation(client: Callable[..., TestClient]) -> None:
@@ -207,7 +209,8 @@ def test_refused_input_further_in_is_our_failure(client: Callable[..., TestClien
             500,
         )
         assert event["mlguard.call_id"] == answer.json()["call_id"]
-        assert event["exception.message"] == "batch: array_shape"
+        assert event["code.function.name"].endswith("<locals>.model")
+        assert event["exception.message"] == "batch: must have shape (n, 3), got (1, 2)"
 
 
 def test_client_input_further_in(client: Callable[..., TestClient]) -> None:
@@ -226,6 +229,50 @@ def test_client_input_further_in(client: Callable[..., TestClient]) -> None:
 
     answer = client(app).post("/plain", json=[1.0, 2.0])
     assert (answer.status_code, answer.json()["violations"][0]["loc"]) == (422, ["batch"])
+
+
+def test_refusals_through_decorators_and_threads(client: Callable[..., TestClient]) -> None:
+    """A decorator between FastAPI and the guard, or an attempt in a thread of its own, changes nobody's fault."""
+    app = FastAPI()
+    install(app)
+
+    def decorated(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    @guarded(timeout=Timeout(total="9s", sync_mode="thread"))
+    def model(batch: Annotated[npt.NDArray[np.float64], Array("n", 3)]) -> float:
+        return float(batch.sum())
+
+    @app.post("/dot")
+    @decorated
+    @guarded(timeout=Timeout(total="9s", sync_mode="thread"))
+    def dot(a: Numbers, b: Numbers) -> float:
+        return float(a @ b) if len(a) < 3 else model(a[None, :1])
+
+    asked = client(app)
+    assert asked.post("/dot", json={"a": [1, 2], "b": [3]}).status_code == 422
+    assert asked.post("/dot", json={"a": [1, 2, 3], "b": [1, 2, 3]}).status_code == 500
+
+
+def test_arrays_as_answers(client: Callable[..., TestClient]) -> None:
+    """They are written as lists, with null where JSON has no word; one that breaks its schema is withheld."""
+    app = FastAPI()
+    install(app)
+
+    @app.get("/{value}")
+    @guarded
+    def answer(value: float) -> Annotated[npt.NDArray[np.float32], Array("n", le=5, allow_nan=True)]:
+        return np.array([1, value], dtype=np.float32)
+
+    asked = client(app)
+    assert asked.get("/2.5").json() == [1.0, 2.5]
+    assert asked.get("/nan").json() == [1.0, None]
+    withheld = asked.get("/7.25")
+    assert (withheld.status_code, "7.25" in withheld.text.replace("/7.25", "")) == (500, False)
 
 
 def test_a_generator_called_by_our_own_code_is_further_in(client: Callable[..., TestClient]) -> None:
