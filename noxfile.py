@@ -1,7 +1,8 @@
 """The slow, true checks of the package: each session in an environment of its own, from the registry.
 
 ``nox`` runs them all, ``nox -s tests-3.12`` one. What is quick enough runs in `make test`, by tests/packaging; nothing
-here is part of it. An interpreter that the machine lacks is skipped, with that as the reason.
+here is part of it. An interpreter that the machine lacks is skipped, with that as the reason. Those of pyenv must be
+switched on: ``PYENV_VERSION=3.11.7:3.12.1:3.13.0 nox``.
 """
 
 from __future__ import annotations
