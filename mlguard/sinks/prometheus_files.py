@@ -46,6 +46,9 @@ _SPARE: Final = 1 << 20
 """Bytes that must be free beyond what new series take. Files are mapped into memory, and touching a page for which a
 full disk has no block would kill the process."""
 
+_TRIES: Final = 5
+"""Times that a scrape begins anew where files come and go under it."""
+
 _NEW_SERIES: Final = 1 << 10  # bytes of one on file, generously
 _MODES: Final = {"sum": "livesum", "max": "livemax"}
 """What `prometheus_client` calls the ways in which gauges of several processes are put together."""
@@ -110,15 +113,15 @@ class Writer:
     def readable(self, path: Path) -> Iterator[str]:
         """The files of a folder, but for those that a kill left damaged, and gauges of processes that are gone."""
         for name in sorted(glob.glob(str(path / "*.db"))):
-            if _gauge_of_the_dead(name):
+            alive = _alive(name)
+            if os.path.basename(name).startswith("gauge_live") and not alive:
                 continue
             try:
                 for _ in MmapedDict.read_all_values_from_file(name):  # type: ignore[no-untyped-call]  # has no types
                     pass
-            except FileNotFoundError:  # gone since the folder was listed
-                continue
             except Exception as error:
-                self._trouble("mlguard.metrics.damaged_file", error, file=name)
+                if not alive and os.path.exists(name):  # else it is just being made, or has gone
+                    self._trouble("mlguard.metrics.damaged_file", error, file=name)
             else:
                 yield name
 
@@ -202,11 +205,22 @@ class _Files:
         self._writer = writer
 
     def collect(self) -> Iterable[Family]:
-        files = list(self._writer.readable(_folder()))
-        for family in MultiProcessCollector.merge(files, accumulate=True):  # type: ignore[no-untyped-call]  # nor this
+        for family in self._merged():
             if family.name == metrics.GUARD_INFO.name:
                 family.samples = [sample for sample in family.samples if sample.value]
             yield family
+
+    def _merged(self) -> Iterable[Family]:
+        for left in reversed(range(_TRIES)):
+            files = list(self._writer.readable(_folder()))
+            try:
+                found: Iterable[Family] = MultiProcessCollector.merge(files, accumulate=True)  # type: ignore[no-untyped-call]
+            except Exception:  # a file went, or was made, since it was looked at
+                if not left:
+                    raise
+            else:
+                return found
+        return ()
 
 
 def _numbers(
@@ -248,20 +262,15 @@ def _refuse_full_disk(new: int) -> None:
             raise OSError(28, f"less than {new * _NEW_SERIES + _SPARE:,} bytes are free")
 
 
-def _gauge_of_the_dead(name: str) -> bool:
-    """Whether a file is of a process that is gone, and of gauges that are to go with it."""
-    base = os.path.basename(name)
-    if not base.startswith("gauge_live"):
-        return False
-    pid = base.removesuffix(".db").rpartition("_")[2]
-    return pid.isdigit() and not _alive(int(pid))
-
-
-def _alive(pid: int) -> bool:
+def _alive(name: str) -> bool:
+    """Whether the process that a file is named after is there; True where that can't be told."""
+    pid = os.path.basename(name).removesuffix(".db").rpartition("_")[2]
+    if not pid.isdigit():
+        return True
     try:
-        os.kill(pid, 0)
+        os.kill(int(pid), 0)
     except ProcessLookupError:
         return False
-    except OSError:  # another user's
+    except (OSError, OverflowError):  # another user's, or no number of a process
         return True
     return True

@@ -1,0 +1,349 @@
+"""Prometheus with several processes: a scrape is the sum of all, and no kill, fork or full disk spoils it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("prometheus_client", reason="the extra 'prometheus' is not installed")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+PROLOGUE = """
+import os, signal, sys, time
+from prometheus_client import Counter, Gauge
+from prometheus_client.parser import text_string_to_metric_families as parse
+from mlguard import Breaker, Monitor, guarded
+from mlguard.errors import PolicyError
+from mlguard.sinks import prometheus, prometheus_files
+
+prometheus_files.EVERY = 0.1
+own = Counter("own", "The application's own.")
+
+@guarded(monitor=Monitor(log=False), breaker=Breaker())
+def f(x: int) -> int:
+    return x
+
+def scrape(name="mlguard_calls_total", **labels):
+    text, _ = prometheus.exposition()
+    labels = labels or ({"disposition": "executed"} if "calls" in name else {})
+    found = [s.value for family in parse(text.decode()) for s in family.samples
+             if s.name == name and labels.items() <= s.labels.items()]
+    return sum(found)
+
+def forked(run):
+    pid = os.fork()
+    if not pid:
+        try:
+            run()
+        finally:
+            os._exit(7)
+    return pid
+
+def until(condition):
+    for _ in range(3000):
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
+
+def files():
+    return sorted(os.listdir(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+
+def of(pid):
+    return [name for name in files() if name.endswith(f"_{pid}.db")]
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., str]:
+    """Runs a program with a folder for its files; what it prints."""
+
+    def run(program: str, folder: Path | None = None, **environment: str) -> str:
+        if folder is None:
+            folder = tmp_path / "metrics"
+            folder.mkdir(exist_ok=True)
+        done = subprocess.run(
+            [sys.executable, "-c", PROLOGUE + textwrap.dedent(program)],
+            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder), **environment},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_processes_add_up(run) -> None:
+    """Forked children count their own calls; what killed ones counted stays in the sum, their gauges go."""
+    said = run("""
+        prometheus.register()
+        prometheus.register()
+        f(1); own.inc()
+        assert scrape() == 1
+
+        def work():
+            for x in range(10): f(x)
+            own.inc(5)
+            time.sleep(60)
+
+        children = [forked(work) for _ in range(3)]
+        assert until(lambda: scrape() == 31), scrape()
+        assert until(lambda: scrape("own_total") == 16)
+        assert scrape("mlguard_breaker_state", state="closed") == 4
+        assert scrape("mlguard_call_duration_seconds_count", disposition="executed") == 31
+        for child in children[:2]:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        assert scrape() == 31
+        assert scrape("mlguard_breaker_state", state="closed") == 2
+        assert scrape("own_total") == 16
+        os.kill(children[2], signal.SIGKILL)
+        print("done")
+    """)
+    assert said == "done\n"
+
+
+def test_what_ends_in_order_loses_nothing(run, tmp_path) -> None:
+    """A process writes once more when the interpreter ends."""
+    run("prometheus.register(); f(1); f(2)")
+    assert run("prometheus.register(); print(scrape())") == "2.0\n"
+
+
+def test_children_that_count_nothing_leave_no_files(run) -> None:
+    """A pool of helpers that make no guarded calls does not fill the folder."""
+    said = run("""
+        prometheus.register()
+        f(1)
+        scrape()
+        idle = forked(lambda: time.sleep(60))
+        busy = forked(lambda: (f(1), time.sleep(60)))
+        assert until(lambda: scrape() == 2)
+        print(of(idle), len(of(busy)) > 0)
+        for child in (idle, busy): os.kill(child, signal.SIGKILL)
+    """)
+    assert said == "[] True\n"
+
+
+def test_damaged_files(run) -> None:
+    """What a kill leaves empty, cut short or full of rubbish is passed over, counted, and told once."""
+    said = run("""
+        prometheus.register()
+        f(1)
+        assert scrape() == 1
+        folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+        whole = open(os.path.join(folder, f"counter_{os.getpid()}.db"), "rb").read()
+        for number, content in enumerate([b"", b"\\x01", whole[:60], b"\\xff" * 4096, whole[:8] + b"\\xff" * 99]):
+            open(os.path.join(folder, f"counter_99999{number}.db"), "wb").write(content)
+        assert scrape() == 1
+        assert scrape("mlguard_instrumentation_errors_total", guard="other") >= 4
+        assert scrape() == 1
+    """)
+    assert said.count("mlguard.metrics.damaged_file") == 4  # in one of them, nothing was written yet
+
+
+def test_a_process_with_the_number_of_a_dead_one(run) -> None:
+    """It goes on from what that one counted."""
+    said = run("""
+        f(1)
+        def before():
+            prometheus.register(); own.inc(3)
+            for x in range(7): f(x)
+            time.sleep(60)
+
+        child = forked(before)
+        assert until(lambda: len(of(child)) >= 3 and scrape() == 8), scrape()
+        os.kill(child, signal.SIGKILL); os.waitpid(child, 0)
+
+        def after():
+            folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+            for name in of(child):  # as if the system had given it the same number
+                os.rename(f"{folder}/{name}", f"{folder}/{name.replace(str(child), str(os.getpid()))}")
+            f(1); f(2)
+            prometheus.register()
+            time.sleep(60)
+
+        child = forked(after)
+        assert until(lambda: scrape() == 10), scrape()
+        assert scrape("own_total") == 3
+        os.kill(child, signal.SIGKILL)
+        print("done")
+    """)
+    assert said == "done\n"
+
+
+def test_forks_in_the_midst_of_a_writing(run) -> None:
+    """prometheus_client has one lock for all values: no child may be born while our thread holds it."""
+    said = run("""
+        import threading
+        prometheus.register()
+        f(1)
+        writer = prometheus._writer()
+        stop = threading.Event()
+
+        def hammer():
+            x = 0
+            while not stop.is_set():
+                x += 1
+                f(x)
+                writer.flush()
+
+        threads = [threading.Thread(target=hammer) for _ in range(2)]
+        for thread in threads: thread.start()
+
+        def work():
+            signal.alarm(20)
+            own.inc()
+            f(1)
+            writer.flush()
+            os._exit(0)
+
+        states = [os.waitpid(forked(work), 0)[1] for _ in range(30)]
+        stop.set()
+        for thread in threads: thread.join()
+        print(set(states), scrape("own_total"))
+    """)
+    assert said == "{0} 30.0\n"
+
+
+@pytest.mark.parametrize("kind", ["absent", "file", "unset"])
+def test_a_folder_that_is_none(run, tmp_path, kind) -> None:
+    """register() says what is wrong with the folder, and how to mend it."""
+    folder = tmp_path / "nowhere"
+    if kind == "file":
+        folder.write_text("")
+    program = """
+        try:
+            prometheus.register()
+        except PolicyError as error:
+            print(error)
+    """
+    # prometheus_client decides at import; its own metrics need a folder there, which then goes.
+    said = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import os; os.environ['PROMETHEUS_MULTIPROC_DIR'] = '.'; import prometheus_client\n"
+            + ("del os.environ['PROMETHEUS_MULTIPROC_DIR']\n" if kind == "unset" else "")
+            + (f"os.environ['PROMETHEUS_MULTIPROC_DIR'] = {str(folder)!r}\n" if kind != "unset" else "")
+            + "from mlguard.sinks import prometheus\nfrom mlguard.errors import PolicyError\n"
+            + textwrap.dedent(program),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "is not a folder. Fix: make an empty one before the workers start" in said.stdout, said.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
+def test_a_folder_of_somebody_else(run) -> None:
+    """One that can't be written to is refused with the user's number."""
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others altogether
+        os.chmod(folder, 0o755)
+        said = run(
+            """
+            os.setresuid(65534, 65534, 65534)
+            try:
+                prometheus.register()
+            except PolicyError as error:
+                print(error)
+            """,
+            Path(folder),
+        )
+    assert "can't be written to by this user (uid 65534). Fix:" in said
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk(run, tmp_path) -> None:
+    """Counts wait until there is room; the process, and its calls, go on."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"nothing can be mounted here: {mounted.stderr.strip()}")
+    try:
+        said = run(
+            """
+            folder = os.environ["PROMETHEUS_MULTIPROC_DIR"]
+            with open(os.path.join(folder, "ballast"), "wb", buffering=0) as ballast:
+                try:
+                    while ballast.write(bytes(4096)): pass
+                except OSError: pass
+            prometheus.register()
+            f(1)
+            writer = prometheus._writer()
+            writer.flush(); writer.flush()
+            assert writer.failures >= 2
+            assert f(2) == 2
+            os.remove(os.path.join(folder, "ballast"))
+            print(scrape())
+            """,
+            folder,
+        )
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+    assert said.count("mlguard.metrics.not_written") == 1
+    assert said.endswith("2.0\n")
+
+
+def test_a_folder_that_goes_away(run) -> None:
+    """A service whose folder is deleted under it goes on answering calls."""
+    said = run("""
+        import shutil
+        prometheus.register()
+        f(1)
+        scrape()
+        shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+
+        @guarded(monitor=Monitor(log=False))
+        def g() -> int: return 1
+
+        g()
+        prometheus._writer().flush()
+        assert f(2) == 2
+        try:
+            prometheus.exposition()
+        except PolicyError as error:
+            print("is not a folder" in str(error))
+    """)
+    assert said.endswith("True\n")
+
+
+def test_functions_and_policies_that_went(run) -> None:
+    """Gauges of what is gone fall to 0, and the policy that was is not told any more."""
+    said = run("""
+        import gc
+        prometheus.register()
+
+        def make(breaker):
+            @guarded(monitor=Monitor(log=False), breaker=breaker)
+            def g() -> int: return 1
+            return g
+
+        g = make(Breaker())
+        g()
+        assert scrape("mlguard_guard_info", guard="__main__.make.<locals>.g") == 1
+        g = make(Breaker(window=20))
+        gc.collect()
+        g()
+        print(scrape("mlguard_guard_info", guard="__main__.make.<locals>.g"), scrape())
+        del g
+        gc.collect()
+        text, _ = prometheus.exposition()
+        print(any(line.startswith("mlguard_guard_info") and "locals" in line for line in text.decode().splitlines()))
+        print(scrape("mlguard_breaker_state", state="closed", guard="__main__.make.<locals>.g"), scrape())
+    """)
+    assert said == "1.0 2.0\nFalse\n0.0 2.0\n"
