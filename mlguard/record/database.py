@@ -24,7 +24,9 @@ _READ: Final = (
     "read_csv([{files}], columns = {{'line': 'VARCHAR'}}, delim = '\x01', quote = '', escape = '', header = false, "
     "auto_detect = false, new_line = '\\n', strict_mode = false, ignore_errors = true, filename = true)"
 )
-_SHAPE: Final = "starts_with(line, '{') AND ends_with(rtrim(line, chr(13)), '}')"  # of packed files gzip says the rest
+_SHAPE: Final = (
+    "starts_with(line, '{') AND (ends_with(line, '}') OR ends_with(line, '}\r'))"  # of packed files gzip says the rest
+)
 _WHOLE: Final = "starts_with(line, '{') AND json_valid(line)"
 _CALLS: Final = """contains(line, '"mlguard.call_id"')"""
 

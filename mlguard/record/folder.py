@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = ["LOOK_EVERY", "OPEN", "PACKED", "PART", "PREFIX", "SUFFIX", "Segment", "make_room", "segments_of"]
+__all__ = ["GAIN", "LOOK_EVERY", "OPEN", "PACKED", "PART", "PREFIX", "SUFFIX", "Segment", "make_room", "segments_of"]
 
 PREFIX: Final = "calls-"
 SUFFIX: Final = ".jsonl"
@@ -19,6 +19,9 @@ PACKED: Final = ".gz"
 """Follows the suffix of a segment that is packed."""
 PART: Final = ".part"
 """Follows the suffix of a segment while it is being packed."""
+
+GAIN: Final = 0.25
+"""The most that a packed file may be of the other, else it is not packed. Events make 0.1."""
 
 LOOK_EVERY: Final = 30.0
 """Seconds after which a process looks at the folder before it writes on, however little it wrote since."""
@@ -76,7 +79,8 @@ def make_room(folder: Path, *, most: int, reserve: int, oldest: float | None, sp
     found = segments_of(folder, parts=True)
     now = time.time()
     growing = {one.path for one in found if now - one.last_write < OPEN and one.path.suffix == SUFFIX}
-    held = sum(one.size for one in found) + reserve * len(growing)
+    parts = {one.path.with_suffix("") for one in found if one.path.suffix == PART}
+    held = sum(one.size + (int(one.size * GAIN) if one.path in parts else 0) for one in found) + reserve * len(growing)
     removed = 0
     for one in sorted(found, key=lambda one: (one.last_write, one.path)):
         too_old = oldest is not None and one.last_write < oldest

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Final
 
-from mlguard.record.folder import OPEN, PACKED, PART, SUFFIX, segments_of
+from mlguard.record.folder import GAIN, OPEN, PACKED, PART, SUFFIX, segments_of
 
 try:
     import fcntl
@@ -24,11 +24,8 @@ except ImportError:  # Windows
 
 __all__ = ["hold", "pack", "pack_abandoned"]
 
-GAIN: Final = 0.25
-"""The most that a packed file may be of the other, else it stays as it is. Events make 0.1."""
-
 _LEVEL: Final = 3  # of gzip: within a tenth of what level 6 makes of events, in a third of the time
-_CHUNK: Final = 1 << 20
+_CHUNK: Final = 1 << 16
 _STALE: Final = 3_600.0  # seconds after which a part is nobody's work in progress
 
 
@@ -43,13 +40,19 @@ def hold(file: int) -> bool:
     return True
 
 
-def pack(path: Path) -> bool:
-    """Puts the packed file in the place of a segment; False where it can't be done, and the segment stays."""
+def pack(path: Path, make_room: Callable[[], object]) -> bool:
+    """Puts the packed file in the place of a segment; False where it can't be done, and the segment stays.
+
+    Args:
+        path: The segment, which nobody writes to any more.
+        make_room: Called once the part is there, for which whoever makes room reserves `GAIN` of the segment.
+    """
     part = path.with_name(path.name + PART)
     try:
         status = path.stat()
         with path.open("rb") as plain, _created(part) as raw:
-            _compress(plain, raw)
+            make_room()
+            _compress(plain, raw, int(status.st_size * GAIN))
             raw.flush()
             os.fsync(raw.fileno())  # the segment goes next
         os.utime(part, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -62,12 +65,12 @@ def pack(path: Path) -> bool:
     return True
 
 
-def pack_abandoned(folder: Path, make_room: Callable[[int], object]) -> bool:
+def pack_abandoned(folder: Path, make_room: Callable[[], object]) -> bool:
     """Packs one segment whose process is gone, and removes what a dead process had not finished; True where it did.
 
     Args:
         folder: Where.
-        make_room: Called with the size of the segment before it is packed.
+        make_room: As in `pack`.
 
     Raises:
         OSError: The folder can't be listed.
@@ -80,19 +83,16 @@ def pack_abandoned(folder: Path, make_room: Callable[[int], object]) -> bool:
     for one in segments_of(folder):
         if one.path.suffix == SUFFIX and now - one.last_write > OPEN:
             with _abandoned(one.path) as alone:
-                if alone:
-                    make_room(one.size)
-                    if pack(one.path):
-                        return True
+                if alone and pack(one.path, make_room):
+                    return True
     return False
 
 
-def _compress(plain: IO[bytes], raw: IO[bytes]) -> None:
-    read = 0
+def _compress(plain: IO[bytes], raw: IO[bytes], most: int) -> None:
     with gzip.GzipFile("", "wb", _LEVEL, raw, mtime=0) as packed:
         while chunk := plain.read(_CHUNK):
-            read += packed.write(chunk)
-            if raw.tell() > max(_CHUNK, read * GAIN):
+            packed.write(chunk)
+            if raw.tell() > most:
                 raise OSError("packing gains too little")
 
 

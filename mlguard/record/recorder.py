@@ -38,8 +38,11 @@ class Recorder:
         return self._drain.flush(timeout)
 
     def close(self, timeout: float = EXIT_WAIT) -> bool:
-        """`flush`, and the thread ends; a later event starts another one."""
-        return self._drain.close(timeout)
+        """`flush`, and thread and file end; a later event starts others. False where that takes longer."""
+        flushed = self._drain.close(timeout)
+        if flushed:
+            self._segments.close()
+        return flushed
 
     def stats(self) -> dict[str, Any]:
         """What became of the calls of this process, as plain data.

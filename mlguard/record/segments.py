@@ -44,7 +44,7 @@ class Segments:
 
     def after_fork(self) -> None:
         """In the child: the parent goes on with the file, and the counts are the parent's."""
-        self._close()
+        self.close()
         self._path = Path()
         self._length = 0
         self._unchecked = 0
@@ -57,13 +57,17 @@ class Segments:
     def append(self, lines: list[bytes]) -> None:
         """Writes whole lines. Those that the disk would not take are lost and counted."""
         done = 0
-        while done < len(lines) and time.monotonic() >= self._not_before:
+        goes_on = time.monotonic() >= self._not_before
+        while goes_on and done < len(lines):
             try:
                 file = self._ready()
             except OSError as error:
                 self._failed(error)
-            else:
-                done += self._write(file, self._fitting(lines, done))
+                break
+            some = self._fitting(lines, done)
+            written = self._write(file, some)
+            done += written
+            goes_on = written == len(some)
         self._written += done
         self._lost += len(lines) - done
 
@@ -95,7 +99,7 @@ class Segments:
         file = self._file
         # One that was removed, by a process that made room or by a person, would be written for nobody.
         if file is not None and os.fstat(file).st_nlink == 0:
-            self._close()
+            self.close()
             file = None
         elif file is not None and self._length >= self._size:
             self._finish()
@@ -120,21 +124,19 @@ class Segments:
 
     def _finish(self) -> None:
         """Closes a file that is full, and packs it."""
-        path, length = self._path, self._length
-        self._close()
-        self._make_room(length // 4)
-        pack(path)
+        self.close()
+        pack(self._path, self._make_room)
 
     def _look(self) -> None:
-        self._make_room(0)
-        pack_abandoned(self._path.parent, lambda size: self._make_room(size // 4))
+        self._make_room()
+        pack_abandoned(self._path.parent, self._make_room)
 
-    def _make_room(self, more: int) -> None:
+    def _make_room(self) -> None:
         self._unchecked, self._looked = 0, time.monotonic()
         age = self._section.max_age
         self._removed += make_room(
             self._path.parent,
-            most=clock.bytes_of(self._section.max_bytes) - more,
+            most=clock.bytes_of(self._section.max_bytes),
             reserve=max(self._step, LONGEST),
             oldest=None if age is None else time.time() - clock.seconds(age),
             spare=self._path,
@@ -156,7 +158,7 @@ class Segments:
             try:
                 os.ftruncate(file, self._length + size)
             except OSError:
-                self._close()  # the next line begins a new file rather than the end of a piece
+                self.close()  # the next line begins a new file rather than the end of a piece
         self._length += size
         self._unchecked += size
         self._bytes += size
@@ -166,7 +168,8 @@ class Segments:
         self._last_error = f"{type(error).__name__}: {error.strerror or 'no reason given'}"
         self._not_before = time.monotonic() + BACK_OFF
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Closes the file; what is appended later goes into another one."""
         file, self._file = self._file, None
         if file is not None:
             with contextlib.suppress(OSError):
