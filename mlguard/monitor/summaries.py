@@ -98,6 +98,23 @@ def _count(event: Event, key: str, value: Any) -> None:
     event[key + ".count"] = len(value)
 
 
+def _sequence(event: Event, key: str, value: Any) -> None:
+    """How many, and of numbers alone their statistics: of an embedding, or the features of one row."""
+    event[key + ".count"] = len(value)
+    if not value:
+        return
+    sample = value[:: -(-len(value) // _SMALL)]
+    if not _NUMBERS.issuperset(map(type, sample)):
+        return
+    try:
+        numbers = [float(number) for number in sample]
+    except OverflowError:  # an integer beyond floats
+        return
+    if len(sample) < len(value):
+        event[key + ".sampled"] = True
+    _small_statistics(event, key, numbers)
+
+
 def _hidden(event: Event, key: str, value: Any) -> None:
     event[key] = HIDDEN
 
@@ -260,6 +277,7 @@ def _numpy_scalar(event: Event, key: str, value: Any) -> None:
     _opaque(event, key, value) if hasattr(held, "dtype") else summarise(event, key, held)
 
 
+_NUMBERS: Final = frozenset({float, int})
 _BUILTIN: Final = frozenset({bool, type(None), float, int, str, bytes, list, tuple, dict, set})
 _writers: WeakKeyDictionary[type, Writer] = WeakKeyDictionary()
 
@@ -285,6 +303,8 @@ def _writer_for(kind: type) -> Writer:
         return _length
     if issubclass(kind, BaseModel) or dataclasses.is_dataclass(kind):
         return _model
+    if kind is list or kind is tuple:  # not a named tuple, whose fields have a schema, and may be hidden
+        return _sequence
     if issubclass(kind, Mapping | Set | list | tuple):
         return _count
     if hasattr(kind, "columns") and hasattr(kind, "num_rows"):

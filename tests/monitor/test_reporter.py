@@ -700,6 +700,11 @@ def test_arguments_by_every_kind_of_parameter(watch, lines) -> None:
         "mlguard.input.a": 1,
         "mlguard.input.b": 2,
         "mlguard.input.rest.count": 2,
+        "mlguard.input.rest.nulls": 0.0,
+        "mlguard.input.rest.min": 5.0,
+        "mlguard.input.rest.mean": 5.5,
+        "mlguard.input.rest.max": 6.0,
+        "mlguard.input.rest.std": 0.5,
         "mlguard.input.c": 4,
         "mlguard.input.extra.count": 1,
     }

@@ -10,7 +10,7 @@ import enum
 import json
 import math
 from fractions import Fraction
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pydantic import BaseModel
 
+from mlguard import Redacted
 from mlguard.monitor.summaries import LEAVES, SAMPLE, plain, summarise
 
 
@@ -54,7 +55,12 @@ Point = collections.namedtuple("Point", "x y")
         ("some text", {"length": 9}),
         (b"bytes", {"length": 5}),
         (bytearray(3), {"length": 3}),
-        ([1, 2, 3], {"count": 3}),
+        ([1, 3], {"count": 2, "nulls": 0.0, "min": 1.0, "mean": 2.0, "max": 3.0, "std": 1.0}),
+        ((0.5,), {"count": 1, "nulls": 0.0, "min": 0.5, "mean": 0.5, "max": 0.5, "std": 0.0}),
+        ([], {"count": 0}),
+        ([1, "two"], {"count": 2}),
+        ([True, False], {"count": 2}),
+        ([10**400], {"count": 1}),
         ({"key": "value"}, {"count": 1}),
         ({1, 2}, {"count": 2}),
         (collections.deque([1]), {"type": "collections.deque"}),
@@ -80,6 +86,23 @@ Point = collections.namedtuple("Point", "x y")
 def test_values(value: Any, expected: dict[str, Any]) -> None:
     """Numbers by value, text by length, containers by count, the rest by class."""
     assert of(value) == expected
+
+
+def test_a_long_list_is_sampled() -> None:
+    """Of a long list of numbers a bounded, evenly spread part is looked at, and the record says so."""
+    found = of([float(number) for number in range(10_000)] + [math.nan])
+    assert (found["count"], found["sampled"]) == (10_001, True)
+    assert found["mean"] == pytest.approx(4_950, abs=100)
+
+
+def test_fields_of_a_named_tuple_stay_hidden() -> None:
+    """A named tuple is counted only: its fields have a schema, which may hide them."""
+
+    class Patient(NamedTuple):
+        age: Annotated[int, Redacted]
+        weight: int
+
+    assert of(Patient(61, 70)) == {"count": 2}
 
 
 def test_a_small_array() -> None:
