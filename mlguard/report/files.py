@@ -43,15 +43,10 @@ def check(path: str | os.PathLike[str]) -> None:
             report.
     """
     file = Path(path)
-    folder = file.absolute().parent
-    if file.is_dir():
-        raise ReportError(f"{file} is a folder. Fix: name a file in it, such as {file / 'report.html'}.")
-    if not folder.is_dir():
-        raise ReportError(f"the folder {folder} does not exist. Fix: make it, or name a file elsewhere.")
-    if file.exists() and not _is_ours(file):
-        raise ReportError(
-            f"{file} exists and is no report, so it was not overwritten. Fix: name another file, or remove that one."
-        )
+    try:
+        _refuse(file)
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise _cannot(file, error) from None
 
 
 def save(text: str, path: str | os.PathLike[str]) -> None:
@@ -78,6 +73,18 @@ def save(text: str, path: str | os.PathLike[str]) -> None:
         if isinstance(error, OSError):
             raise _cannot(file, error) from None
         raise
+
+
+def _refuse(file: Path) -> None:
+    folder = file.absolute().parent
+    if file.is_dir():
+        raise ReportError(f"{file} is a folder. Fix: name a file in it, such as {file / 'report.html'}.")
+    if not folder.is_dir():
+        raise ReportError(f"the folder {folder} does not exist. Fix: make it, or name a file elsewhere.")
+    if file.exists() and not _is_ours(file):
+        raise ReportError(
+            f"{file} exists and is no report, so it was not overwritten. Fix: name another file, or remove that one."
+        )
 
 
 def _cannot(file: Path, error: OSError) -> ReportError:
