@@ -77,24 +77,15 @@ def _dependencies(dependant: Any) -> Iterator[Wrapper]:
 
 def _wrappers(called: Any) -> Iterator[Wrapper]:
     """The guarded functions that calling this calls: itself, below decorators, a method, what makes an object."""
-    seen: list[Any] = []
-    while called is not None and not any(called is each for each in seen):
-        seen.append(called)
-        wrapper = getattr(getattr(called, "guard", None), "_wrapper", None)
-        if isinstance(wrapper, Wrapper):
-            yield wrapper
-            return
-        if isinstance(called, functools.partial):
-            called = called.func
-        elif inspect.ismethod(called):
-            called = called.__func__
-        elif inspect.isclass(called):
-            for maker in (called.__new__, called.__init__):
-                yield from _wrappers(getattr(maker, "__func__", maker) if hasattr(maker, "guard") else None)
-            return
-        elif hasattr(called, "__wrapped__"):
-            called = called.__wrapped__
-        elif not inspect.isroutine(called):
-            called = getattr(type(called), "__call__", None)  # noqa: B004 - the function is wanted, not whether
-        else:
-            return
+    wrapper = getattr(getattr(called, "guard", None), "_wrapper", None)
+    if isinstance(wrapper, Wrapper):
+        yield wrapper
+    elif isinstance(called, functools.partial):
+        yield from _wrappers(called.func)
+    elif inspect.isclass(called):
+        for maker in (called.__new__, called.__init__):
+            yield from _wrappers(maker)
+    elif hasattr(called, "__wrapped__"):
+        yield from _wrappers(called.__wrapped__)
+    elif called is not None and not inspect.isroutine(called):
+        yield from _wrappers(type(called).__call__)

@@ -19,6 +19,7 @@ from mlguard import (
     Concurrency,
     ConcurrencyLimitError,
     DeadlineExceededError,
+    InvalidInputError,
     InvalidOutputError,
     MemoryPressureError,
     Monitor,
@@ -169,9 +170,30 @@ def test_refused_input_of_dependencies(client: Callable[..., TestClient]) -> Non
     def overridden(found: Any = Depends(even)) -> int:  # noqa: B008
         return 1
 
-    app.dependency_overrides[even] = plain
+    class New:
+        @guarded(schema=Even)
+        def __new__(cls, x: int) -> Any:
+            return super().__new__(cls)
+
+    @functools.lru_cache
+    @guarded(schema=Even)
+    def cached(x: int) -> int:
+        return x
+
+    for name, dependency in {"partial": functools.partial(plain), "new": New, "cached": cached}.items():
+
+        def another(found: Any = Depends(dependency)) -> str:  # noqa: B008
+            return type(found).__name__
+
+        app.get(f"/{name}")(another)
+
+    @guarded(schema=Even)
+    def instead(x: int) -> int:
+        return x
+
+    app.dependency_overrides[even] = instead
     asked = client(app)
-    for name in ("plain", "stream", "class", "method", "call", "router", "override"):
+    for name in ("partial", "new", "cached", "plain", "stream", "class", "method", "call", "router", "override"):
         assert asked.get(f"/{name}?x=4").status_code == 200, name
         answer = asked.get(f"/{name}?x=3")
         assert answer.status_code == 422, name
@@ -383,6 +405,45 @@ def test_a_log_that_fails_costs_no_answer(client: Callable[..., TestClient]) -> 
     asked = client(app)
     assert asked.get("/work").json()["type"] == "urn:problem-type:mlguard:failure"
     assert asked.get("/h").json()["requests"]["log_failures"] == 1
+
+
+def test_an_error_that_no_guarded_function_raised(client: Callable[..., TestClient]) -> None:
+    """One that code of the application's own makes is ours; the log tells the argument and the kind, no words."""
+    app = FastAPI()
+    install(app)
+
+    @app.get("/{kind}")
+    def operation(kind: str) -> int:
+        found = [{"type": "mine", "loc": ("x", 3), "msg": "SECRET"}, {"type": "whole", "loc": (), "msg": "SECRET"}]
+        raise (InvalidInputError if kind == "input" else InvalidOutputError).of("f", found)
+
+    for kind in ("input", "output"):
+        with testing.capture_events() as events:
+            answer = client(app).get(f"/{kind}")
+        assert (answer.status_code, "SECRET" in answer.text) == (500, False)
+        assert [(one["exception.message"], "code.function.name" in one) for one in events] == [
+            ("x: mine; value: whole", False)
+        ]
+
+
+def test_violations_say_the_fix(client: Callable[..., TestClient]) -> None:
+    """Where mlguard knows how to mend the input, the client is told."""
+    app = FastAPI()
+    install(app)
+
+    @guarded
+    def model(batch: Annotated[npt.NDArray[np.float64], Array("n", ge=0)]) -> float:
+        return 1.0
+
+    @app.get("/work")
+    def work() -> float:
+        return model(np.array([np.nan]))
+
+    inner = FastAPI()
+    install(inner, client_input=[model])
+    inner.router.routes.extend(app.router.routes)
+    (violation,) = client(inner).get("/work").json()["violations"]
+    assert violation["fix"] == "fill them in, or declare allow_nan=True where NaN spells a missing value"
 
 
 def test_real_refusals(client: Callable[..., TestClient]) -> None:
