@@ -21,8 +21,9 @@ def main() -> None:
     """Scores four batches in two processes, and looks at what one of them refused."""
     batches = [np.full((2, 3), number) for number in range(4)]
     print(Parallel(n_jobs=2)(delayed(predict)(batch) for batch in batches))
+    batches[2] = -batches[2]
     try:
-        Parallel(n_jobs=2)(delayed(predict)(-batch) for batch in batches)
+        Parallel(n_jobs=2)(delayed(predict)(batch) for batch in batches)
     except InvalidInputError as refusal:
         print(refusal.errors()[0]["msg"])
 

@@ -523,11 +523,11 @@ class TestEvents:
 
 class TestAcrossWorkers:
     def test_promises_count_in_the_whole_container(self) -> None:
-        """What one worker's call was promised, another worker's call can't have, until the first one ends."""
+        """What one worker's call was promised, another's can't have, until the call ends or the worker is killed."""
         reading = memory.read()
         need = int(0.6 * (0.95 * reading.limit - reading.used))
 
-        @ray.remote
+        @ray.remote(max_restarts=0)
         class Worker:
             @guarded(memory=Memory(threshold=0.95, max_wait=0, need=need))
             def hold(self) -> Any:
@@ -536,6 +536,10 @@ class TestAcrossWorkers:
 
             @guarded(memory=Memory(threshold=0.95, max_wait=0, need=need))
             def predict(self) -> int:
+                return os.getpid()
+
+            @guarded(memory=Memory(threshold=0.95, max_wait=20, need=need))
+            def predict_later(self) -> int:
                 return os.getpid()
 
             def begin(self) -> int:
@@ -553,27 +557,11 @@ class TestAcrossWorkers:
         ray.get(one.end.remote())
         assert ray.get(other.predict.remote()) != holder
 
-    def test_the_bytes_of_a_killed_worker_come_back(self) -> None:
-        """`ray.kill` on a worker that holds a promise gives it back to the others."""
-        reading = memory.read()
-        need = int(0.6 * (0.95 * reading.limit - reading.used))
-
-        @ray.remote(max_restarts=0)
-        class Worker:
-            @guarded(memory=Memory(threshold=0.95, max_wait=20, need=need))
-            def hold(self) -> Any:
-                yield os.getpid()
-
-            def begin(self) -> int:
-                self.held = self.hold()
-                return next(self.held)
-
-        one, other = Worker.remote(), Worker.remote()
         ray.get(one.begin.remote())
-        waiting = other.begin.remote()
+        waiting = other.predict_later.remote()
         assert ray.wait([waiting], timeout=0.3) == ([], [waiting])
-        ray.kill(one)
-        ray.get(waiting, timeout=20)
+        os.kill(holder, signal.SIGKILL)
+        assert ray.get(waiting, timeout=20) != holder
 
     def test_one_cache_for_all(self, redis_url: str) -> None:
         """What one worker computed, the others, and the driver, have from Redis."""
