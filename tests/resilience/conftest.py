@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlguard import clock
-from mlguard.context import Call, current, leave
+from mlguard.context import Call
 from mlguard.resilience import (
     Breaker,
     CircuitBreaker,
@@ -47,7 +47,7 @@ def call_path(function: Any, *sections: Any, record: bool = True, **of_fallback:
         state.last = Call()
         return state.last
 
-    names = {**core_names(target, function), "context": SimpleNamespace(Call=begin, current=current, leave=leave)}
+    names = {**core_names(target, function), "begin": begin}
     flags = {"STREAM": target.kind.stream, "RECORD": record}
     rooms = {}
     for section in sections:
