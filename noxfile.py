@@ -56,10 +56,12 @@ def run_core_tests(session: nox.Session) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("tests", "schemas", "docs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "CHANGELOG.md"):
+    for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "Makefile"):
         shutil.copy(ROOT / name, folder)
     session.chdir(folder)
-    session.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *(session.posargs or CORE_TESTS))
+    needs_ray = "tests/monitor/test_identity.py::test_a_ray_that_is_only_imported_is_left_alone"
+    chosen = session.posargs or [*CORE_TESTS, f"--deselect={needs_ray}", "-n", "2", "--dist=loadfile"]
+    session.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen)
 
 
 def say_versions(session: nox.Session) -> None:
