@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -24,6 +25,7 @@ _READ: Final = (
     "read_csv([{files}], columns = {{'line': 'VARCHAR'}}, delim = '\x01', quote = '', escape = '', header = false, "
     "auto_detect = false, new_line = '\\n', strict_mode = false, ignore_errors = true, filename = true)"
 )
+_NONE: Final = "(SELECT '' AS line, '' AS filename WHERE false)"
 _SHAPE: Final = (
     "starts_with(line, '{') AND (ends_with(line, '}') OR ends_with(line, '}\r'))"  # of packed files gzip says the rest
 )
@@ -55,22 +57,29 @@ def connect(files: Sequence[Path], scratch: Path) -> DuckDBPyConnection:
     connection.execute("SET enable_progress_bar_print = false")
     with contextlib.suppress(duckdb.CatalogException):
         connection.execute("SET python_enable_replacements = false")  # else SQL could name Python's variables
+    files = [_without_pattern(path, scratch) for path in files]
     allowed = ", ".join(literal(str(path)) for path in files)
     connection.execute(f"SET allowed_paths = [{allowed}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
-    parts = []
     for packed, names in ((True, ("packed_lines",)), (False, ("plain_lines", "plain_shapes"))):
-        of_this_kind = [literal(str(path)) for path in files if (path.suffix == PACKED) is packed]
-        if of_this_kind:
-            read = _READ.format(files=", ".join(of_this_kind))
-            for name in names:
-                condition = _WHOLE if name == "plain_lines" else _SHAPE
-                connection.execute(f"CREATE VIEW {name} AS SELECT line, filename FROM {read} WHERE {condition}")  # noqa: S608 - paths are quoted
-            parts.append(f"FROM {names[0]}")
-    connection.execute(f"CREATE VIEW lines AS {' UNION ALL '.join(parts)}")
+        of_this_kind = ", ".join(literal(str(path)) for path in files if (path.suffix == PACKED) is packed)
+        source = _READ.format(files=of_this_kind) if of_this_kind else _NONE
+        for name in names:
+            condition = _WHOLE if name == "plain_lines" else _SHAPE
+            connection.execute(f"CREATE VIEW {name} AS SELECT line, filename FROM {source} WHERE {condition}")  # noqa: S608 - paths are quoted
+    connection.execute("CREATE VIEW lines AS FROM packed_lines UNION ALL FROM plain_lines")
     make_views(connection, {})
     return connection
+
+
+def _without_pattern(path: Path, scratch: Path) -> Path:
+    """The file by a name that DuckDB does not take for a pattern."""
+    if not set("*?[") & set(str(path)):
+        return path
+    link = scratch / f"{len(list(scratch.iterdir()))}-{re.sub('[*?[]', '_', path.name)}"
+    link.symlink_to(path.absolute())
+    return link
 
 
 def make_views(connection: DuckDBPyConnection, more: Mapping[str, tuple[str, str]]) -> None:

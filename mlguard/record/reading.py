@@ -37,10 +37,13 @@ Progress = Callable[[float], object]
 """Told the share of the work that is done, from 0 to 1, about four times a second."""
 
 _EVERY: Final = 0.25
+_TRIES: Final = 100  # more than names are learnt in a query, or files come and go before one can be opened
+_TOO_FAST: Final = "the files change faster than they can be read. Fix: try again, or copy the folder first."
 _AT_ONCE: Final = 1_000
 _EXACT: Final = 256 << 20
 _SAMPLE: Final = 200  # lines that are looked at for the type of a key
 _UNKNOWN: Final = re.compile(r'[Cc]olumn (?:named )?"(.+?)"(?: not found| in EXCLUDE list not found|\n|$)')
+_NO_TABLE: Final = re.compile(r'Referenced table "(.+?)" not found')
 _NO_NUMBERS: Final = frozenset({'"nan"', '"inf"', '"-inf"'})  # as an event says them
 _NUMBERS: Final = frozenset({"UBIGINT", "BIGINT", "HUGEINT", "UHUGEINT", "DOUBLE"})
 
@@ -91,8 +94,8 @@ class Calls:
         self._more: dict[str, tuple[str, str]] = {}
         self._queries = 0
         self._folder = Path(tempfile.mkdtemp(prefix="mlguard-query-"))
+        self.files: list[Path] = []
         try:
-            self.files = look()
             self._connection = self._connected()
         except BaseException:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -127,7 +130,7 @@ class Calls:
         return self._asked(query, parameters)
 
     def keep(self, name: str, query: str, parameters: Sequence[Any] = ()) -> None:
-        """Keeps what a SELECT finds as a table, for whoever asks many things of the same calls: lines are read once.
+        """Keeps what a SELECT finds as a table, for the report, which asks many things: lines are read once.
 
         It is there for `sql` until this is closed, or a file turns out to be broken or gone while another query reads.
 
@@ -145,18 +148,16 @@ class Calls:
     def _asked(self, query: str, parameters: Sequence[Any]) -> Result:
         import duckdb
 
-        for _ in range(len(COLUMNS) + 100):
+        for _ in range(_TRIES):
             try:
                 return self._run(query, parameters)
             except duckdb.BinderException as error:
                 name = _UNKNOWN.search(str(error))
                 if name is None or not self._learn(name[1]):
-                    raise RecordError(self._explained(error, name)) from None
-            except duckdb.IOException as error:
-                self._mend(error)
+                    raise RecordError(self._explained(error, name, query)) from None
             except duckdb.Error as error:
                 raise RecordError(_first_lines(error)) from None
-        raise RecordError("the query names too many keys, or the files change faster than they can be read.")
+        raise RecordError("the query names too many keys. Fix: take them from the column json.")
 
     def damage(self) -> Damage:
         """Lines that are no JSON objects, such as the torn last line of a killed process; no query shows them.
@@ -169,19 +170,30 @@ class Calls:
         found = Damage(0, None)
         if plain:
             view = "plain_lines" if _size(plain) <= _EXACT else "plain_shapes"
-            counts = self._run(f"SELECT filename, count(*) FROM {view} GROUP BY filename", ())  # noqa: S608 - ours
+            counts = self._run(f"SELECT filename, count(*) FROM {view} GROUP BY filename")  # noqa: S608 - ours
             found = damage_of(plain, dict(counts.rows))
         for _, one in self._salvaged.values():
             found = found.plus(one)
         return found
 
     def _connected(self) -> DuckDBPyConnection:
-        files = [self._salvaged[path][0] if path in self._salvaged else path for path in self.files]
-        scratch = self._folder / "spilled"
+        """A database over the files that are there now; while a service runs, they come and go."""
+        import duckdb
+
+        scratch = self._folder / "scratch"
         scratch.mkdir(exist_ok=True)
-        connection = connect(files, scratch)
-        make_views(connection, self._more)
-        return connection
+        for _ in range(_TRIES):
+            self.files = self._look()
+            files = [self._salvaged[path][0] if path in self._salvaged else path for path in self.files]
+            try:
+                connection = connect(files, scratch)
+                make_views(connection, self._more)
+            except duckdb.Error as error:
+                if all(path.exists() for path in self.files):
+                    raise RecordError(f"{_first_lines(error)} Fix: check the file and its permissions.") from None
+            else:
+                return connection
+        raise RecordError(_TOO_FAST)
 
     def _refuse_other_than_select(self, query: str) -> None:
         import duckdb
@@ -193,7 +205,20 @@ class Calls:
         if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
             raise RecordError("a record can only be read: give one statement, and let it be a SELECT.")
 
-    def _run(self, query: str, parameters: Sequence[Any]) -> Result:
+    def _run(self, query: str, parameters: Sequence[Any] = ()) -> Result:
+        """Runs a query; again where a file went in the meantime, or turned out to be broken."""
+        import duckdb
+
+        for _ in range(_TRIES):
+            try:
+                return self._once(query, parameters)
+            except duckdb.Error as error:
+                if not isinstance(error, duckdb.IOException) and all(path.exists() for path in self.files):
+                    raise
+                self._mend(error)
+        raise RecordError(_TOO_FAST)
+
+    def _once(self, query: str, parameters: Sequence[Any]) -> Result:
         import duckdb
 
         connection = self._connection  # a cursor would be another session, without its settings
@@ -237,7 +262,7 @@ class Calls:
         value = f"TRY(line->{literal(pointer(key))})"
         some = f"SELECT {value} AS value FROM lines WHERE ({having}) AND {value} IS NOT NULL LIMIT {_SAMPLE}"  # noqa: S608 - the key is quoted
         kinds: set[str] = set()
-        for kind, text in self._run(f"SELECT DISTINCT json_type(value), value::VARCHAR FROM ({some})", ()).rows:  # noqa: S608
+        for kind, text in self._run(f"SELECT DISTINCT json_type(value), value::VARCHAR FROM ({some})").rows:  # noqa: S608
             kinds.add("DOUBLE" if kind in _NUMBERS or text in _NO_NUMBERS else str(kind))
         kinds -= {"NULL"}
         if not kinds:
@@ -246,23 +271,23 @@ class Calls:
 
     def _mend(self, error: Exception) -> None:
         """After a file could not be read: it is gone, and another has its lines, or it is broken."""
-        files = self._look()
-        broken = []
-        if files == self.files:
-            broken = [
-                path for path in files if path.suffix == PACKED and path not in self._salvaged and not is_whole(path)
-            ]
+        if all(path.exists() for path in self.files):
+            packed = [path for path in self.files if path.suffix == PACKED and path not in self._salvaged]
+            broken = [path for path in packed if not is_whole(path)]
             if not broken:
                 raise RecordError(f"{_first_lines(error)} Fix: check the file and its permissions.") from None
-        for path in broken:
-            into = self._folder / path.name.removesuffix(PACKED)
-            self._salvaged[path] = (into, salvaged(path, into))
-        self.files = files
+            for path in broken:
+                into = self._folder / f"{len(self._salvaged)}-{path.name.removesuffix(PACKED)}"
+                self._salvaged[path] = (into, salvaged(path, into))
         self._connection.close()
         self._connection = self._connected()
 
-    def _explained(self, error: Exception, name: re.Match[str] | None) -> str:
+    def _explained(self, error: Exception, name: re.Match[str] | None, query: str) -> str:
         known = [*(column.name for column in COLUMNS), "weight", "file", "json"]
+        table = _NO_TABLE.search(str(error))
+        dotted = re.search(rf"\b{re.escape(table[1])}(\.\w+)+", query) if table else None
+        if dotted:
+            return f'{_first_lines(error)}\nFix: write a key with dots in double quotes: "{dotted[0]}"'
         if name is None:
             return f"{_first_lines(error)}\nColumns: {', '.join(known)}"
         return (

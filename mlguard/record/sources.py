@@ -39,7 +39,8 @@ def files_of(
         for file in _files(Path(path)):
             found[file] = None
     whole = {path for path in found if not (path.name.endswith(SUFFIX) and Path(f"{path}{PACKED}") in found)}
-    return sorted(path for path in whole if _within(path, since, until))
+    within = sorted(path for path in whole if _within(path, since, until))
+    return within or [max(whole)]  # whose calls are of another time, so that a query finds none and says so
 
 
 def _files(path: Path) -> Iterator[Path]:
