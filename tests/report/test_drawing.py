@@ -29,7 +29,17 @@ from mlguard.report.drawing.words import (
     span,
     tick,
 )
+from mlguard.report.figures.concerns import (
+    BreakerFigures,
+    CacheFigures,
+    ConcernFigures,
+    ConcurrencyFigures,
+    DeadlineFigures,
+    MemoryFigures,
+    ValidationFigures,
+)
 from mlguard.report.figures.frame import Frame
+from mlguard.report.figures.latency import Latency, Population
 from mlguard.report.figures.reference import FieldShift, merged
 from mlguard.report.figures.traffic import Ending, Traffic
 
@@ -309,3 +319,60 @@ def test_cards_tell_every_state_of_a_drift(figures: Figures) -> None:
     said = "".join(Page(page(replace(figures, reference=merged(many)))).text)
     assert "and 21 more drifted" in said
     assert "The 24 fields that moved most, of 30." in said
+
+
+def test_concerns_are_told_in_sentences(figures: Figures) -> None:
+    """Every number that a concern can have is in a sentence, in the singular as well."""
+    quiet = (0.0,) * figures.frame.steps
+    concerns = ConcernFigures(
+        validation=ValidationFigures(1, 0, 0, 3, 7, 0, quiet),
+        cache=CacheFigures(2, 1, 4, {"stale": 1.0, "bypass": 2.0}, {"timeout": 5.0}, 90, 10, 12.5, quiet),
+        retry=None,
+        breaker=BreakerFigures(0, 0, 0, quiet),
+        concurrency=ConcurrencyFigures(0, 2, 3.0, 4, quiet),
+        memory=MemoryFigures(0, 1, 2.5, 800 << 20, 1 << 30, (0.8,) * figures.frame.steps, quiet),
+        deadline=DeadlineFigures(2, 1, 5, quiet),
+        fallback=None,
+    )
+    said = "".join(Page(page(replace(figures, concerns=concerns))).text).replace(THIN, " ")
+    for sentence in (
+        "3 rows of tables were taken out, and answered by the fallback.",
+        "Of 7 calls a sample or the metadata was looked at, not every value.",
+        "Hit rate 75 % of 4 calls with a key; 1 shared a run.",
+        "About 12.5 s of work spared",
+        "Row by row: 90 rows were known, 10 computed.",
+        "Also: stale 1, bypass 2.",
+        "The shared store was no help: timeout 5.",
+        "Every circuit stayed closed.",
+        "At most 4 slots were in use when a call ended.",
+        "2 calls waited for a slot, 3.00 s all together, 1.50 s each.",
+        "1 call waited for memory, 2.50 s all together.",
+        "At the peak 800 MiB of 1 GiB were in use, 78 %.",
+        "Used although it came after the deadline: 1 result.",
+        "5 calls took longer than their policy's slow_call.",
+        "Without a trace in this record: retry, fallback.",
+    ):
+        assert sentence in said, sentence
+
+
+def test_a_cache_alone_and_no_call_at_all_have_a_latency(figures: Figures) -> None:
+    """Where nothing ran, the section says so instead of showing the cache as the model."""
+    cached = Population("cache", 5.0, 0.001, 0.0003, (0.0002, 0.0003, 0.0003), {-37: 5.0})
+    none = (None,) * figures.frame.steps
+    text = page(replace(figures, latency=Latency((cached,), none)))
+    assert "No function ran: the cache answered, half of the time within 200" in text
+    refused = replace(cached, name="refused")
+    assert "No call came as far as the function" in page(replace(figures, latency=Latency((refused,), none)))
+
+
+def test_many_functions_and_causes_are_bounded(figures: Figures) -> None:
+    """Those out of sight are counted, and folded away."""
+    (first, *_) = figures.functions
+    rest = replace(first, name="", percentiles=None, others=7)
+    many_functions = (*(replace(first, name=f"svc.f{number}") for number in range(30)), rest)
+    failures = replace(figures.failures, fields_in_all=99, causes_in_all=1_234)
+    said = "".join(Page(page(replace(figures, functions=many_functions, failures=failures))).text)
+    assert "The other 6 lines" in said
+    assert "7 further functions" in said
+    assert "most frequent of 99 fields." in said
+    assert "most frequent of 1,234 causes." in said

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
+from pydantic import BaseModel
 
+from mlguard import Monitor, Redacted, guarded
 from mlguard.drift import Profile
+from mlguard.drift import profile as make_profile
 from mlguard.record import RecordError
 from mlguard.record.filters import Filters
+from mlguard.record.reading import open_calls
 from mlguard.report import Figures, gather
 from mlguard.report.figures.facts import ANSWERED, RAN
 from mlguard.report.figures.frame import MOST, step_for
 from mlguard.report.figures.latency import BARS, PERCENTILES, middle, percentiles
 from tests.report import odd
+from tests.report.shop import record_to
 
 
 def events(file: Path) -> list[dict[str, Any]]:
@@ -350,3 +356,79 @@ def test_hostile_names_stay_in_the_figures_as_they_are(oddities: dict[str, Path]
     assert any("\x1b" in one.name for one in found.functions)
     assert found.source.damaged > 0  # half a surrogate pair is no text that anybody but Python reads
     assert len(odd.HOSTILE) - 1 == len([one for one in found.functions if not one.name.endswith("inner")])
+
+
+class Applicant(BaseModel):
+    """Inputs as a model, one of them hidden."""
+
+    age: int
+    member: bool
+    name: str
+    wealth: Annotated[float, Redacted]
+
+
+def test_a_profile_is_compared_with_fields_of_a_model(tmp_path: Path) -> None:
+    """Under their dotted paths: numbers, booleans and lengths of texts; what the record hides is left out."""
+    draw = random.Random(3)
+    rows = 1_200
+    training = {
+        "age": [draw.randint(18, 90) for _ in range(rows)],
+        "member": [draw.random() < 0.3 for _ in range(rows)],
+        "name": [f"{draw.random()}"[: draw.randint(3, 18)] for _ in range(rows)],
+        "wealth": [draw.random() for _ in range(rows)],
+        "pixels": [[draw.random(), draw.random()] for _ in range(rows)],
+    }
+    profile = make_profile(training)
+
+    @guarded(monitor=Monitor())
+    def limit(applicant: Applicant) -> float:
+        return 1.0
+
+    file = tmp_path / "calls.jsonl"
+    with record_to(file, lambda: "2026-11-30T12:00:00Z"):
+        for _ in range(400):
+            name = f"{draw.random()}"[: draw.randint(3, 18)]
+            limit(Applicant(age=draw.randint(18, 90), member=draw.random() < 0.9, name=name, wealth=draw.random()))
+    reference = gather([file], profile=profile).reference
+    shifts = {one.field: one for one in reference.shifts}
+    assert set(shifts) == {"age", "member", "name"}
+    assert reference.shifts[0].field == "member"
+    assert (shifts["member"].drifts, shifts["age"].drifts, shifts["name"].drifts) == (True, False, False)
+    members = dict(zip(shifts["member"].bins, shifts["member"].current, strict=True))
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert members["True"] == pytest.approx(sum(line["mlguard.input.applicant.member"] for line in lines) / 400)
+    assert shifts["name"].bins
+    assert reference.left_out["wealth"] == "it is hidden in the record"
+    assert "column of an array" in reference.left_out["pixels[0]"]
+
+
+def test_values_that_are_none_or_odd_have_their_own_cell(tmp_path: Path) -> None:
+    """None counts as missing, infinity as above the range, as in the monitor itself."""
+    profile = make_profile({"x": [float(number) for number in range(1_000)], "y": [1, 2] * 500})
+
+    @guarded(monitor=Monitor())
+    def f(x: float | None, y: int) -> None:
+        return None
+
+    file = tmp_path / "calls.jsonl"
+    with record_to(file, None):
+        for x in (None, math.inf, -math.inf, math.nan, 50.0, 5_000.0, -1.0, 0.0):
+            f(x, 3)
+    (shift,) = [one for one in gather([file], profile=profile).reference.shifts if one.field == "x"]
+    shares = dict(zip(shift.bins, (round(8 * share) for share in shift.current), strict=True))
+    assert shares["missing"] == 2
+    assert shares["above 999"] == 2
+    assert shares["below 0"] == 2
+    assert sum(shares.values()) == 8
+
+
+def test_a_record_is_read_once_and_asked_often(day: Path) -> None:
+    """`keep` holds what a SELECT finds as a table; like `sql`, it takes one SELECT and nothing else."""
+    with open_calls(day) as record:
+        record.keep("mine", "SELECT function, duration FROM calls WHERE attempts > ?", (0,))
+        (ran,) = record.sql("SELECT count(*) FROM calls WHERE attempts > 0").rows
+        assert [*record.sql("SELECT count(*) FROM mine").rows] == [ran]
+        with pytest.raises(RecordError, match="SELECT"):
+            record.keep("mine", "DROP TABLE mine")
+        with pytest.raises(RecordError):
+            record.keep("mine", "SELECT 1; SELECT 2")

@@ -105,13 +105,13 @@ def test_it_loads_alone_and_fits(browser: Any, file: Path, width: int, light: st
 
 @pytest.mark.parametrize("light", ["light", "dark"])
 def test_it_can_be_read_in_both_lights(browser: Any, file: Path, light: str) -> None:
-    """Text has the contrast that WCAG 2 AA asks for, 4.5, and what is drawn 3, or 2 where text says the same."""
+    """Text has the contrast that WCAG 2 AA asks for, 4.5, and what is drawn 3."""
     show(browser, file, light=light)
     paper, texts, marks = browser.execute_script(COLOURS)
     assert (luminance(paper) < 0.1) is (light == "dark")
     assert {name: ratio for name, colour in texts.items() if (ratio := contrast(colour, paper)) < 4.5} == {}
     assert len(marks) > 6
-    assert {name: ratio for name, colour in marks.items() if (ratio := contrast(colour, paper)) < 2.4} == {}
+    assert {name: ratio for name, colour in marks.items() if (ratio := contrast(colour, paper)) < 3} == {}
 
 
 def test_the_switch_turns_the_light_on_and_off(browser: Any, file: Path) -> None:
