@@ -9,6 +9,7 @@ from typing import Any
 
 from mlguard.errors import PolicyError
 from mlguard.handle import Handle
+from mlguard.monitor.failures import error_type
 from mlguard.wrapper import Wrapper
 
 __all__ = ["figures_of"]
@@ -25,6 +26,8 @@ def figures_of(wrapper: Wrapper) -> dict[str, Any]:
         stats: dict[str, Any] = Handle(wrapper).stats()
     except PolicyError as error:
         return {**about, "policy": wrapper.choice.name, "problem": str(error)}
+    except Exception as error:  # the others are still worth showing
+        return {**about, "policy": wrapper.choice.name, "problem": f"its figures can't be read: {error_type(error)}"}
     if policy.concurrency is not None:
         stats["concurrency"] = {"max_concurrent": policy.concurrency.max_concurrent, **stats["concurrency"]}
     if policy.memory is not None:

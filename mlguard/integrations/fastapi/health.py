@@ -24,6 +24,7 @@ from mlguard.errors import PolicyError
 from mlguard.integrations.fastapi import page
 from mlguard.integrations.fastapi.counts import Counts
 from mlguard.integrations.fastapi.figures import figures_of
+from mlguard.monitor.failures import error_type
 from mlguard.wrapper import Wrapper, every_wrapper
 
 __all__ = ["Health"]
@@ -100,6 +101,9 @@ def _reasons_against(wrappers: list[Wrapper]) -> list[str]:
             wrapper.settle()
         except PolicyError as error:
             reasons.append(str(error))
+            continue
+        except Exception as error:  # an annotation, for instance, whose evaluation fails
+            reasons.append(f"{wrapper.target.name}: can't be made ready: {error_type(error)}")
             continue
         if section is not None and section.on_pressure == "raise":
             threshold = min(threshold, section.threshold)

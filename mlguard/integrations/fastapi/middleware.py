@@ -45,6 +45,9 @@ class GuardMiddleware:
         if until is not None and until.at is not None and until.at <= clock.now():
             await self._installed.problems.expired(scope)(scope, receive, send)
             return
+        if until is None:  # an application around this one may have set one
+            await self._answer(scope, receive, send, None)
+            return
         token = outside.set(until)
         try:
             await self._answer(scope, receive, send, until)
@@ -55,6 +58,7 @@ class GuardMiddleware:
         answer = _Answer(send, until, hold=self._installed.hold_streams)
         try:
             await self._app(scope, receive, answer)
+            await answer.release()
             if answer.begun and not answer.complete:
                 self._installed.counts.clients_left += 1
         except Exception as error:
@@ -105,15 +109,20 @@ class _Answer:
         """Whether there is a status that the client does not know yet."""
         return self._start is not None
 
+    async def release(self) -> None:
+        """Sends the start, if it waits."""
+        if self._start is not None:
+            start, self._start, self.begun = self._start, None, True
+            await self._send(start)
+
     async def __call__(self, message: Message) -> None:
         if message["type"] == _START:
             if self._hold:
                 self._start = message
                 return
             self.begun = True
-        elif self._start is not None:
-            start, self._start, self.begun = self._start, None, True
-            await self._send(start)
+        else:
+            await self.release()
         last = message["type"] == "http.response.body" and not message.get("more_body")
         if last and self._until is not None:
             self._until.at = None  # what the request does after its answer, such as background tasks, has its own time

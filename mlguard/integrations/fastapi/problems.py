@@ -131,7 +131,8 @@ class Problems:
 
     def _content(self, scope: Mapping[str, Any], error: GuardError) -> tuple[int, dict[str, Any]]:
         words, status = _of_class(error, _WORDS), self._status(error)
-        wrappers = blame.passed(error)
+        ours = isinstance(error, InvalidInputError) or status == HTTPStatus.INTERNAL_SERVER_ERROR
+        wrappers = blame.passed(error) if ours else []  # under overload nobody asks
         violations: list[dict[str, Any]] | None = None
         if isinstance(error, InvalidInputError):
             if blame.by_client(wrappers, scope, self._client_input):

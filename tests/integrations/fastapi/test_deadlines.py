@@ -195,6 +195,13 @@ def test_the_error_says_whose_deadline_it_was() -> None:
     assert work() == 1
 
 
+def test_an_application_inside_another_keeps_the_deadline(client: Callable[..., TestClient]) -> None:
+    """One that is mounted and was installed itself, without deadlines, takes none away."""
+    outer = application(deadline_header="X-Request-Deadline", trust=True)
+    outer.mount("/inner", application())
+    assert client(outer).get("/inner/left", headers={"X-Request-Deadline": "30s"}).json() is not None
+
+
 def test_what_comes_after_the_answer_has_its_own_time(client: Callable[..., TestClient]) -> None:
     """Background tasks of a request are not bound by its deadline, and the next request is not either."""
     app = application(deadline_header="X-Request-Deadline", trust=True)

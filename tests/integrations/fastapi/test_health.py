@@ -165,6 +165,33 @@ def test_a_policy_that_is_missing_is_a_reason(client: Callable[..., TestClient],
         policies.reset()
 
 
+def test_a_function_that_breaks_the_figures(
+    client: Callable[..., TestClient], app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that can't be made ready, or whose figures can't be read, is shown as such; the others are shown as ever."""
+
+    @guarded
+    def broken() -> int:
+        return 1
+
+    @guarded
+    def fine() -> int:
+        return 1
+
+    asked = client(app)
+    wrapper = broken.guard._wrapper
+    with monkeypatch.context() as patch:
+        patch.setattr(wrapper.rooms["validation"], "stats", lambda: 1 / 0)
+        told = {each["name"].rsplit(".", 1)[-1]: each for each in asked.get("/h").json()["functions"]}
+    assert told["broken"]["problem"] == "its figures can't be read: ZeroDivisionError"
+    assert "problem" not in told["fine"]
+    monkeypatch.setattr(wrapper, "settle", lambda: 1 / 0)
+    answer = asked.get("/h/ready")
+    assert answer.status_code == 503
+    assert answer.json()["reasons"][0].endswith("broken: can't be made ready: ZeroDivisionError")
+    assert asked.get("/h?format=html").status_code == 200
+
+
 def test_values_that_keep_state_apart_are_not_shown(client: Callable[..., TestClient], app: FastAPI) -> None:
     """Where a breaker is kept for each tenant, the page counts tenants and states, and names none."""
 

@@ -187,6 +187,24 @@ def test_routes_added_later_at_the_same_path(client: Callable[..., TestClient]) 
     assert client(app).get("/h").json()["status"] == "ready"
 
 
+async def test_an_answer_that_is_a_start_alone(client: Callable[..., TestClient]) -> None:
+    """An application that sends nothing after the start of its answer is passed on as it is."""
+
+    async def odd(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+
+    app = Starlette(routes=[Mount("/odd", odd)])
+    install(app)
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    scope = {"type": "http", "method": "GET", "path": "/odd/x", "headers": [], "query_string": b""}
+    await app(scope, None, send)  # type: ignore[arg-type]
+    assert sent == ["http.response.start"]
+
+
 def test_without_starlette() -> None:
     """Where the extra is not installed, the import says how to install it; mlguard itself works."""
     code = (

@@ -483,6 +483,9 @@ def test_fastapis_own_answers_stay(client: Callable[..., TestClient]) -> None:
         assert (before.status_code, before.text, before.headers["content-type"]) == (422, now.text, "application/json")
     broken = {"content": b"[1, NaN, -Infinity]", "headers": {"content-type": "application/json"}}
     assert client(plain).post("/sum", **broken).status_code == 500
+    half = {"content": b'["\\ud800"]', "headers": {"content-type": "application/json"}}
+    assert client(plain).post("/sum", **half).status_code == 500
+    assert client(installed).post("/sum", **half).json()["detail"][0]["input"] == ["\ud800"]
     answer = client(installed).post("/sum", **broken)
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["input"] == [1, "nan", "-inf"]
