@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 import os
-import tempfile
+import secrets
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -57,19 +57,14 @@ def save(text: str, path: str | os.PathLike[str]) -> None:
     """
     check(path)
     file = Path(os.path.realpath(path))  # a link goes on pointing to the report
+    beside = file.with_name(f".{file.name[:50]}.{secrets.token_hex(4)}.new")
     try:
-        handle, beside = tempfile.mkstemp(prefix=f".{file.name[:50]}.", suffix=".new", dir=file.parent)
-    except OSError as error:
-        raise _cannot(file, error) from None
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as out:
+        with beside.open("x", encoding="utf-8", errors="backslashreplace", newline="\n") as out:
             out.write(text)
-        with contextlib.suppress(OSError):  # as a file that open() makes, rather than one for this user alone
-            os.chmod(beside, 0o666 & ~_umask())
         os.replace(beside, file)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            os.unlink(beside)
+            beside.unlink()
         if isinstance(error, OSError):
             raise _cannot(file, error) from None
         raise
@@ -81,6 +76,8 @@ def _refuse(file: Path) -> None:
         raise ReportError(f"{file} is a folder. Fix: name a file in it, such as {file / 'report.html'}.")
     if not folder.is_dir():
         raise ReportError(f"the folder {folder} does not exist. Fix: make it, or name a file elsewhere.")
+    if not os.access(folder, os.W_OK):
+        raise ReportError(f"the folder {folder} can't be written to. Fix: name a file elsewhere, or ask for the right.")
     if file.exists() and not _is_ours(file):
         raise ReportError(
             f"{file} exists and is no report, so it was not overwritten. Fix: name another file, or remove that one."
@@ -103,12 +100,6 @@ def _is_ours(file: Path) -> bool:
     except OSError:
         return False
     return not head or MARK in head or (head.startswith("{") and JSON_MARK in head)
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _plain(value: Any) -> Any:
