@@ -246,16 +246,3 @@ BUILD_INFO: Final = Metric(
 
 METRICS: Final = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 """All of them, in the order of this file."""
-
-
-def table() -> str:
-    """The metrics as a Markdown table, for the documentation."""
-    lines = ["| metric | kind | labels | what it says |", "|---|---|---|---|"]
-    for metric in METRICS:
-        labels = ", ".join(f"`{label}`" for label in metric.labels)
-        lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |")
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    print(table(), end="")

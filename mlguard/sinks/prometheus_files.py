@@ -79,6 +79,10 @@ class Writer:
             PolicyError: There is no such folder, or it can't be written to.
         """
         _folder()
+        self._asked = True
+        self._begin()
+
+    def _begin(self) -> None:
         with self._lock:
             if self._thread is not None and self._thread.is_alive():
                 return
@@ -107,6 +111,7 @@ class Writer:
     def after_fork(self) -> None:
         self._lock = threading.RLock()  # a signal handler may end the process, and write, in the midst of a writing
         self._thread = None
+        self._asked = False
         self._values: dict[tuple[Any, ...], _Value] = {}
         self.failures = 0
 
@@ -136,7 +141,7 @@ class Writer:
         self.after_fork()
         if self._started:
             with contextlib.suppress(Exception):  # no thread to be had, or the folder is gone: a scrape tries again
-                self.start()
+                self._begin()
 
     def _run(self) -> None:
         thread = threading.current_thread()
@@ -156,7 +161,8 @@ class Writer:
             for labels, held in found.get(metric.name, {}).items()
             for key, value in _numbers(metric, labels, held)
         ]
-        if not self._values and not any(value for (metric, *_), value in todo if metric.kind != "gauge"):
+        counted = any(value for (metric, *_), value in todo if metric.kind != "gauge")
+        if not (counted or self._values or self._asked):
             return  # a child that was forked for something else leaves no files behind
         new = sum(key not in self._values for key, _ in todo)
         if new:
