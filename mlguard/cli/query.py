@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from enum import Enum, StrEnum
 from itertools import islice
 from typing import Annotated, Any, Final
@@ -21,6 +21,7 @@ from rich.console import Console
 from mlguard import clock
 from mlguard.cli import absent
 from mlguard.cli.recorded import as_json, as_text, details, events_table, rows_table, safe, safe_json
+from mlguard.cli.times import time_of
 from mlguard.outcome import Disposition
 from mlguard.record.columns import COLUMNS
 from mlguard.record.damage import Damage
@@ -37,6 +38,9 @@ FOUND, NOTHING, FAILED = 0, 1, 2
 _MOST_ROWS: Final = 1_000
 """Rows of a query of one's own that are printed as a table."""
 
+
+_NARROWEST: Final = 8
+"""Characters that a column of a table should have; with less, a row is shown a column a line."""
 
 _EVERY: Final = 2.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -56,24 +60,6 @@ class Outcome(StrEnum):
     SUCCESS = "success"
     FAILURE = "failure"
     UNKNOWN = "unknown"
-
-
-def _time(text: str | None) -> datetime | None:
-    """A point in time from "1h" (ago), or from ISO 8601; without a zone it is UTC."""
-    if text is None:
-        return None
-    try:
-        return datetime.now(UTC) - timedelta(seconds=clock.seconds(text))
-    except (ValueError, OverflowError):
-        pass
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(
-            f'{text!r} is no time. Write how long ago, such as "15m", "1h" or "2d", or a time in UTC, such as '
-            "2026-11-30T21:00."
-        ) from None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _seconds(text: str | None) -> float | None:
@@ -128,8 +114,8 @@ def query(
         slow=_seconds(slow),
         call_id=call_id,
         trace_id=trace_id,
-        since=_time(since),
-        until=_time(until),
+        since=time_of(since),
+        until=time_of(until),
     )
     if json_lines and csv_lines:
         raise typer.BadParameter("--json or --csv, not both.")
@@ -161,7 +147,7 @@ def _listed(paths: list[str], filters: Filters, limit: int, form: Form, progress
         )
     elif filters.call_id is not None:
         for event in events:
-            _console().print(details(event))
+            _console().print(details(event.items()))
             typer.echo()
     elif events:
         console = _console()
@@ -203,8 +189,13 @@ def _print_rows(result: Result, form: Form) -> int:
     """Prints rows; returns how many."""
     if form is Form.TABLE:
         rows = list(islice(result.rows, _MOST_ROWS + 1))
-        if rows:
-            _console().print(rows_table(result.columns, rows[:_MOST_ROWS]))
+        console = _console()
+        if len(result.columns) * _NARROWEST > console.width:
+            for row in rows[:_MOST_ROWS]:
+                console.print(details(zip(result.columns, row, strict=True)))
+                typer.echo()
+        elif rows:
+            console.print(rows_table(result.columns, rows[:_MOST_ROWS]))
         if len(rows) > _MOST_ROWS:
             typer.echo(f"The first {_MOST_ROWS:,} rows; --csv and --json print all.", err=True)
         elif not rows:
@@ -241,17 +232,21 @@ def _say_nothing_found(paths: list[str], filters: Filters, progress: _Progress) 
         (number, first, last, *known), *_ = result.rows
         files = len(calls.files)
     progress.close()
-    conditions = ", ".join(f"{name} = {safe(str(value))}" for name, value in filters.given().items())
-    span = f" from {first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S} UTC" if first else ""
+    conditions = ", ".join(f"{name} = {_condition(value)}" for name, value in filters.given().items())
+    span = f" from {_condition(first)} to {_condition(last)} UTC" if first else ""
     typer.echo(
         f"mlguard: no call {'has ' + conditions if conditions else 'is there'}. "
-        f"Searched: {number:,} calls in {files} files of {', '.join(paths)}{span}.",
+        f"Searched: {number:,} calls in {files} {'file' if files == 1 else 'files'} of {', '.join(paths)}{span}.",
         err=True,
     )
     for name, values in zip(named, known, strict=True):
         typer.echo(
             f"  {name} is one of: {', '.join(safe(value) for value in sorted(values or [])) or 'none'}", err=True
         )
+
+
+def _condition(value: object) -> str:
+    return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else safe(str(value))
 
 
 def _warn(damage: Damage) -> None:

@@ -99,14 +99,14 @@ def rows_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     return table
 
 
-def details(event: Mapping[str, Any]) -> Table:
-    """Everything known of one call, a field a line."""
+def details(fields: Iterable[tuple[str, Any]]) -> Table:
+    """Everything known of one call, or of one row, a field a line."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
-    for key, value in event.items():
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        table.add_row(Text(_cell(key)), Text(safe(text, keep="\n")))
+    for key, value in fields:
+        text = _cell(value) if isinstance(value, datetime | float) else as_text(value)
+        table.add_row(Text(_cell(key)), Text(text))
     return table
 
 
