@@ -154,7 +154,8 @@ def test_a_moment_is_as_fine_as_the_steps() -> None:
     days = Frame(NOON, 3_600.0, 72, NOON, NOON + timedelta(days=3))
     assert moment(NOON, days) == "30 Nov 12:00"
     assert moment(NOON, replace(days, step=86_400.0)) == "30 Nov 2026"
-    assert moment(NOON, replace(frame, step=0.1)) == "12:00:00.000"
+    assert moment(NOON, replace(frame, step=0.1)) == "12:00:00.0"
+    assert moment(NOON, replace(frame, step=0.01)) == "12:00:00.000"
     assert moment(None, frame) == NOTHING
 
 
@@ -210,13 +211,13 @@ def test_the_headline_says_what_happened(figures: Figures) -> None:
     refused = (("f", "age", 60.0), ("g", "income", 25.0), ("g", "city", 6.0), ("g", "x", 9.0))
     by_field = replace(figures, failures=replace(figures.failures, refused_by_field=refused))
     assert headline(with_calls(by_field, executed=900, rejected_validation=100)).replace(THIN, " ") == (
-        "90.0 % of 1,000 calls answered; 3 fields explain 91.0 % of refused inputs"
+        "90.0 % of 1,000 calls answered; 3 fields explain 91.0 % of the refused inputs"
     )
     one = replace(figures, failures=replace(figures.failures, refused_by_field=(("f", "age", 95.0), ("f", "b", 5.0))))
     assert (
         headline(with_calls(one, executed=900, rejected_validation=100))
         .replace(THIN, " ")
-        .endswith("the field “age” explains 95.0 % of refused inputs")
+        .endswith("the field “age” explains 95.0 % of the refused inputs")
     )
     lookup = next(one for one in figures.failures.causes if one.disposition == "failed")
     failed = replace(none, failures=replace(none.failures, causes=(replace(lookup, calls=8.0),)))

@@ -19,6 +19,7 @@ from mlguard.report.figures.concerns import (
     RetryFigures,
     ValidationFigures,
 )
+from mlguard.report.figures.failures import Failures
 from mlguard.report.figures.frame import Frame
 
 __all__ = ["concerns"]
@@ -34,7 +35,7 @@ def concerns(figures: Figures) -> Html | None:
     rows: list[Html] = []
     silent: list[str] = []
     for name, said in (
-        ("Validation", found.validation and _validation(found.validation, frame)),
+        ("Validation", found.validation and _validation(found.validation, frame, figures.failures)),
         ("Cache", found.cache and _cache(found.cache, frame)),
         ("Retry", found.retry and _retry(found.retry, frame)),
         ("Breaker", found.breaker and _breaker(found.breaker, frame)),
@@ -116,8 +117,12 @@ def _reasons(reasons: Mapping[str, float]) -> str:
     )
 
 
-def _validation(one: ValidationFigures, frame: Frame) -> _Said:
+def _validation(one: ValidationFigures, frame: Frame, failures: Failures) -> _Said:
     said: list[Content] = []
+    if failures.refused_by_field:
+        fields = failures.refused_by_field[:4]
+        told = ", ".join(f"{clip(field, 40) or 'the whole'} {count(calls)}" for _, field, calls in fields)
+        said.append(f"By field: {told}.")
     if one.bad_results:
         said.append(f"{many(one.bad_results, 'result')} broke the schema and failed the call.")
     if one.let_pass:
@@ -135,8 +140,8 @@ def _cache(one: CacheFigures, frame: Frame) -> _Said:
     said: list[Content] = []
     if one.asked:
         said.append(
-            f"Hit rate {share(one.hits + one.coalesced, one.asked)} of {many(one.asked, 'call')} with a key; "
-            f"{count(one.coalesced)} shared a run."
+            f"Hit rate {share(one.hits + one.coalesced, one.asked)} of {many(one.asked, 'call')} with a key"
+            + (f"; {count(one.coalesced)} shared a run." if one.coalesced else ".")
         )
     if one.spared:
         said.append(f"About {duration(one.spared)} of work spared, at the mean of each function's own runs.")

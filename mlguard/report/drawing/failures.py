@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mlguard.report.drawing.markup import Content, Html, tag
 from mlguard.report.drawing.section import section, table
 from mlguard.report.drawing.svg import meter
@@ -85,7 +87,8 @@ def _calls(calls: float, top: float) -> Content:
 
 
 def _when(one: FieldFigures | CauseFigures, frame: Frame) -> Content:
-    first, last = moment(one.first, frame), moment(one.last, frame)
+    seconds = replace(frame, step=max(frame.step, 1.0))
+    first, last = moment(one.first, seconds), moment(one.last, seconds)
     return tag("span", first if first == last else f"{first} \N{EN DASH} {last}")
 
 

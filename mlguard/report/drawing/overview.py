@@ -18,6 +18,7 @@ _REASONS = {
     "cancelled": "cancellation",
 }
 
+_MOST_OF = 0.75  # of the refused inputs, from which one field is told alone
 _FIELD = 60  # characters of a name within a sentence
 
 
@@ -44,33 +45,30 @@ def _rest(figures: Figures, lost: float) -> str:
     refused = figures.traffic.calls("rejected_validation")
     fields = figures.failures.refused_by_field
     if fields and refused >= 0.5 * lost:
-        reached, named = 0.0, 0
-        for _, _, calls in fields[:3]:
-            reached, named = reached + calls, named + 1
-            if reached >= 0.9 * refused:
-                break
-        if named == 1:
+        most = fields[0][2]
+        if most >= _MOST_OF * refused:
             field = clip(fields[0][1] or "of the whole input", _FIELD)
-            return f"the field {quoted(field)} explains {share(reached, refused)} of refused inputs"
-        if reached >= 0.5 * refused:
-            return f"{named} fields explain {share(reached, refused)} of refused inputs"
+            return f"the field {quoted(field)} explains {_share(most, refused, 'the refused inputs')}"
+        together = sum(calls for _, _, calls in fields[:3])
+        if together >= 0.5 * refused:
+            return f"{min(3, len(fields))} fields explain {_share(together, refused, 'the refused inputs')}"
+    the_rest = "the others" if figures.traffic.calls(*ANSWERED) else "them"
     endings = sorted(
         (one for one in figures.traffic.endings if one.disposition not in ANSWERED), key=lambda one: -one.calls
     )
-    most = endings[0]
-    if most.disposition == "failed" and figures.failures.causes:
+    first = endings[0]
+    if first.disposition == "failed" and figures.failures.causes:
         cause = next((one for one in figures.failures.causes if one.disposition == "failed"), None)
         if cause is not None and cause.calls >= 0.4 * lost:
             names = short_names([cause.function])
             kind = clip(cause.cause.rpartition(".")[2], _FIELD)
-            return f"{kind} in {clip(names[cause.function], _FIELD)} explains {_share(cause.calls, lost, figures)}"
-    what = _REASONS.get(most.disposition, _ending(most.disposition))
-    return f"{what} explains {_share(most.calls, lost, figures)}"
+            return f"{kind} in {clip(names[cause.function], _FIELD)} explains {_share(cause.calls, lost, the_rest)}"
+    what = _REASONS.get(first.disposition, _ending(first.disposition))
+    return f"{what} explains {_share(first.calls, lost, the_rest)}"
 
 
-def _share(part: float, lost: float, figures: Figures) -> str:
-    what = "the others" if figures.traffic.calls(*ANSWERED) else "them"
-    return f"all of {what}" if part >= lost else f"{share(part, lost)} of {what}"
+def _share(part: float, whole: float, of: str) -> str:
+    return f"all of {of}" if part >= whole else f"{share(part, whole)} of {of}"
 
 
 def _ending(disposition: str) -> str:
@@ -108,17 +106,19 @@ def standfirst(figures: Figures) -> Html:
         )
     refused, failed = traffic.calls(*REFUSED), traffic.calls("failed")
     if refused and failed:
-        said.append(f"{many(refused, 'call')} were refused before the function ran, {count(failed)} failed in it.")
+        said.append(f"{_were(refused)} refused before the function ran, {count(failed)} failed in it.")
     elif refused or failed:
         said.append(
-            f"{many(refused, 'call')} refused before the function ran."
-            if refused
-            else f"{many(failed, 'call')} failed."
+            f"{_were(refused)} refused before the function ran." if refused else f"{many(failed, 'call')} failed."
         )
     drifting = {(one.function, one.field) for one in figures.reference.shifts if one.drifts}
     if drifting:
         said.append(f"{many(len(drifting), 'field')} drifted from the training data.")
     return tag("p", " ".join(said), class_="standfirst")
+
+
+def _were(calls: float) -> str:
+    return many(calls, "call was", "calls were")
 
 
 def key_figures(figures: Figures) -> Content:

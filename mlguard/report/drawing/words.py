@@ -129,7 +129,7 @@ def moment(when: datetime | None, frame: Frame, *, finest: float = math.inf) -> 
         return f"{when:%-d %b %Y}"
     time = f"{when:%H:%M}" if step >= 60 else f"{when:%H:%M:%S}"
     if step < 1:
-        time += f".{when.microsecond // 1000:03d}"
+        time += f".{when.microsecond // 1000:03d}" if step < 0.1 else f".{when.microsecond // 100_000}"
     inside = frame.start is not None and frame.end is not None and frame.start <= when <= frame.end
     if inside and frame.first and frame.last and frame.first.date() == frame.last.date():
         return time
