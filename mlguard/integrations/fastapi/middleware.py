@@ -10,6 +10,7 @@ import gc
 from typing import TYPE_CHECKING, Final
 
 from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlguard import clock
@@ -59,8 +60,10 @@ class GuardMiddleware:
         try:
             await self._app(scope, receive, answer)
             await answer.release()
-            if answer.begun and not answer.complete:
-                self._installed.counts.clients_left += 1
+            self._count_left(answer)
+        except (ClientDisconnect, asyncio.CancelledError):  # how servers of ASGI 2.4 and newer tell
+            self._count_left(answer)
+            raise
         except Exception as error:
             cause = _handled(error)
             if not answer.held:
@@ -71,6 +74,10 @@ class GuardMiddleware:
         finally:
             if answer.begun and not answer.complete:
                 asyncio.get_running_loop().call_soon(gc.collect, _YOUNG)
+
+    def _count_left(self, answer: _Answer) -> None:
+        if answer.begun and not answer.complete:
+            self._installed.counts.clients_left += 1
 
     def _deadline(self, scope: Scope) -> Until | None:
         """The earliest deadline that the request's headers ask for, on `clock.now`."""

@@ -198,6 +198,43 @@ def test_a_client_that_leaves_gives_the_slot_back(
     assert closed == [function.__name__] * 3
 
 
+@pytest.mark.parametrize("told", ["2.3", "2.4", "cancelled"])
+async def test_clients_that_left_are_counted(told: str) -> None:
+    """However a server tells it: by a message, by an error when a chunk is sent, or by cancelling the request."""
+    app = FastAPI()
+    install(app)
+
+    @app.get("/words")
+    @guarded(concurrency=ALONE)
+    async def words() -> AsyncIterator[str]:
+        yield "first"
+        while True:
+            await asyncio.sleep(0.001)
+            yield "more"
+
+    begun = asyncio.Event()
+
+    async def receive() -> Any:
+        await begun.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        if begun.is_set() and told == "2.4":
+            raise OSError("the client left")
+        if message["type"] == "http.response.body":
+            begun.set()
+
+    version = "2.3" if told == "2.3" else "2.4"
+    scope = {"type": "http", "method": "GET", "path": "/words", "headers": [], "query_string": b""}
+    request = asyncio.ensure_future(app({**scope, "asgi": {"spec_version": version}}, receive, send))
+    await begun.wait()
+    if told == "cancelled":
+        request.cancel()
+    await asyncio.wait([request], timeout=30)
+    assert app.state.mlguard.counts.clients_left == 1
+    assert request.cancelled() is (told == "cancelled")
+
+
 def test_a_full_line_of_streams(serve: Callable[..., str], http: httpx.Client) -> None:
     """While one stream holds the only slot, the next is refused with 429 before any of it is sent."""
     app = FastAPI()
