@@ -16,7 +16,7 @@ import pytest
 
 from mlguard.memory import container, shared_file
 
-# Read by Ray when it is imported. No usage report, no token file in the user's home, and workers that keep the driver's
+# Read by Ray when it starts. No usage report, no token file in the user's home, and workers that keep the driver's
 # environment where it is started by `uv run`.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 

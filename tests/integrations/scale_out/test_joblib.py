@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("joblib", reason="joblib is not installed")
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("joblib") is None, reason="joblib is not installed")
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "ray_scoring" / "with_joblib.py"
 SCRIPT = """

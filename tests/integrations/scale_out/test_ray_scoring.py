@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 import subprocess
@@ -15,12 +16,15 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("ray", reason="ray is not installed")
-pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+MISSING = [name for name in ("ray", "sklearn", "pyarrow") if importlib.util.find_spec(name) is None]
+pytestmark = [
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+    pytest.mark.timeout(300),
+]
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "ray_scoring"
 ROWS, BATCH = 6000, 100
-PATIENCE = 120
+PATIENCE = 140
 
 
 @pytest.fixture
