@@ -164,11 +164,14 @@ class Readings:
             now[metric, labels] = numbers if before is None else [a + b for a, b in zip(before, numbers, strict=True)]
         for key, numbers in now.items():
             metric, labels = key
-            before = account.get(key) or [0.0] * len(numbers)
+            totals, place = self._totals[metric], _labelled(metric, guard, labels)
+            before = account.get(key)
+            if before == numbers and place in totals:
+                continue  # as most series, at most scrapes
+            before = before or [0.0] * len(numbers)
             seen = [max(pair) if math.isfinite(pair[1]) else pair[0] for pair in zip(before, numbers, strict=True)]
             account[key] = seen
-            totals = self._totals[metric]
-            place = self._place(metric, _labelled(metric, guard, labels))
+            place = self._place(metric, place)
             so_far = totals.get(place) or [0.0] * len(numbers)
             totals[place] = [a + (new - old) for a, new, old in zip(so_far, seen, before, strict=True)]
 
