@@ -137,6 +137,10 @@ class Detector:
             said.append(f"Not watched: {'; '.join(f'{name} ({why})' for name, why in [*self._left.items()][:10])}.")
         return said
 
+    def write_through(self, sink: Sink) -> None:
+        """Hands alarms to the log as the monitor hands its events: in the background where these go there."""
+        self._sink = sink
+
     def stats(self) -> dict[str, Any]:
         active = self._alarms.active
         return {

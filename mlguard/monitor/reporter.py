@@ -68,6 +68,8 @@ class Reporter:
         self._slow = math.inf if section.slow_call is None else clock.seconds(section.slow_call)
         self._drift = drift
         self._sink = Sink(background=section.log == "background", trouble=self.trouble)
+        if drift is not None:
+            drift.write_through(self._sink)
         self._recorder: Recorder | None = None
         self.teller = Teller(
             target,

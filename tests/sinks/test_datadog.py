@@ -4,99 +4,29 @@ from __future__ import annotations
 
 import logging
 import re
-import socket
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from mlguard import Breaker, Monitor, guarded
 from mlguard.errors import PolicyError
 from mlguard.sinks import datadog
+from tests.sinks.receivers import PATIENCE, Agent
 
-PATIENCE = 20.0
 QUIET = Monitor(log=False)
 HOUR = 3_600.0  # so that a test pushes when it says so
-
-
-class Line(NamedTuple):
-    name: str
-    values: list[float]
-    kind: str
-    rate: float
-    tags: frozenset[str]
-
-
-class Agent:
-    """Receives datagrams as Datadog's agent does, and parses them by the protocol's grammar."""
-
-    def __init__(self, path: Path | None = None) -> None:
-        self._socket = socket.socket(socket.AF_INET if path is None else socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0) if path is None else str(path))
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
-        self.port = 0 if path is not None else self._socket.getsockname()[1]
-        self._packets: list[bytes] = []
-        self._thread = threading.Thread(target=self._receive)
-        self._thread.start()
-
-    def _receive(self) -> None:
-        while packet := self._socket.recv(65_536):
-            self._packets.append(packet)
-            if packet == b"end":
-                return
-
-    def close(self) -> None:
-        with socket.socket(self._socket.family, socket.SOCK_DGRAM) as sender:
-            sender.sendto(b"end", self._socket.getsockname())
-        self._thread.join()
-        self._socket.close()
-
-    @property
-    def packets(self) -> list[bytes]:
-        return [packet for packet in self._packets if packet != b"end"]
-
-    @property
-    def lines(self) -> list[Line]:
-        return [parsed(line) for packet in self.packets for line in packet.decode().splitlines()]
-
-    def wait_for(self, holds: Callable[[], bool]) -> None:
-        until = time.monotonic() + PATIENCE
-        while not holds():
-            assert time.monotonic() < until, self.lines
-            time.sleep(0.005)
-
-    def total(self, name: str, *tags: str) -> float:
-        return sum(
-            value / line.rate
-            for line in self.lines
-            if line.name == name and line.kind == "c" and line.tags >= set(tags)
-            for value in line.values
-        )
-
-    def durations(self, guard: str) -> list[Line]:
-        return [line for line in self.lines if line.name == "mlguard.call_duration" and f"guard:{guard}" in line.tags]
 
 
 def tag_of(predict: Any) -> str:
     """The function's name as Datadog's client writes it into a tag."""
     return re.sub(r"[<>]", "_", predict.guard._wrapper.target.name)
-
-
-def parsed(line: str) -> Line:
-    match = re.fullmatch(
-        r"([\w.]+):((?:-?[\d.e+-]+)(?::-?[\d.e+-]+)*)\|(c|g|d)(?:\|@([\d.e-]+))?(?:\|#([^|]*))?(?:\|c:[^|]*)?(?:\|e:[^|]*)?",
-        line,
-    )
-    assert match, line
-    values = [float(value) for value in match[2].split(":")]
-    return Line(match[1], values, match[3], float(match[4] or 1), frozenset((match[5] or "").split(",")))
 
 
 @pytest.fixture

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -25,70 +23,9 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from mlguard import Breaker, Cache, Monitor, guarded
 from mlguard.monitor.metrics import METRICS
 from mlguard.sinks import opentelemetry
+from tests.sinks.receivers import PATIENCE, Receiver, points
 
-PATIENCE = 30.0
 QUIET = Monitor(log=False)
-
-
-class Receiver:
-    """A collector: decodes what comes over OTLP/HTTP."""
-
-    def __init__(self) -> None:
-        received: list[Any] = []
-        self.received = received
-        self.opened = threading.Event()
-        self.opened.set()
-        opened = self.opened
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers.get("Content-Encoding") == "gzip":
-                    body = gzip.decompress(body)
-                opened.wait(PATIENCE)
-                kind = ExportMetricsServiceRequest if self.path == "/v1/metrics" else ExportTraceServiceRequest
-                received.append(kind.FromString(body))  # type: ignore[attr-defined]
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *arguments: Any) -> None: ...
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self.opened.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def metrics(self) -> dict[str, Any]:
-        """The metrics of the last export, by name."""
-        request = self.received[-1]
-        (resource,) = request.resource_metrics
-        (scope,) = [scope for scope in resource.scope_metrics if scope.scope.name == "mlguard"]
-        return {metric.name: metric for metric in scope.metrics}
-
-    def spans(self) -> list[Any]:
-        return [
-            span
-            for request in self.received
-            for resource in request.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
-
-
-def points(metric: Any) -> dict[tuple[str, ...], Any]:
-    """The points of a metric by the values of their attributes, in the order of their names."""
-    data = getattr(metric, metric.WhichOneof("data"))
-    return {
-        tuple(each.value.string_value for each in sorted(point.attributes, key=lambda each: each.key)): point
-        for point in data.data_points
-    }
 
 
 @pytest.fixture
