@@ -11,6 +11,8 @@ import types
 
 import pytest
 
+from mlguard import PolicyError, guarded
+from mlguard.monitor import identity
 from mlguard.monitor.identity import tell_identity, worker
 
 
@@ -71,3 +73,84 @@ def test_a_broken_ray_breaks_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The words for an error never become another error."""
     monkeypatch.setitem(sys.modules, "ray", types.ModuleType("ray"))
     assert worker() == ""
+
+
+class _Ray(types.ModuleType):
+    """The four answers of Ray that are asked for: for what a real one can't be made to say within one test."""
+
+    WORKER_MODE = 1
+
+    def __init__(self, mode: int) -> None:
+        super().__init__("ray")
+        self.started = True
+        self.worker = types.SimpleNamespace(mode=mode)
+        self.worker_id, self.actor_id = "w1", None
+        self.asked: list[str] = []
+
+    def is_initialized(self) -> bool:
+        return self.started
+
+    def get_runtime_context(self) -> _Ray:
+        return self
+
+    def get_worker_id(self) -> str:
+        return self.worker_id
+
+    def get_job_id(self) -> str:
+        self.asked.append("job")
+        return "j1"
+
+    def get_node_id(self) -> str:
+        return "n1"
+
+    def get_task_id(self) -> str:
+        self.asked.append("task")
+        return "t1"
+
+    def get_actor_id(self) -> str | None:
+        return self.actor_id
+
+
+def told() -> dict[str, object]:
+    event: dict[str, object] = {}
+    tell_identity(event)
+    return {name: value for name, value in event.items() if name.startswith("ray.")}
+
+
+def test_a_worker_asks_once_for_what_stays_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Job and node are asked for once; task and actor for each event, as a worker may become an actor's later."""
+    ray = _Ray(mode=_Ray.WORKER_MODE)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(identity, "_ray", ("", {}))
+    expected = {"ray.job_id": "j1", "ray.node_id": "n1", "ray.worker_id": "w1", "ray.task_id": "t1"}
+    assert told() == expected
+    ray.actor_id = "a1"
+    assert told() == {**expected, "ray.actor_id": "a1"}
+    assert ray.asked == ["job", "task", "task"]
+    assert worker() == f"worker w1 of Ray, process {os.getpid()} on {socket.gethostname()}"
+
+
+def test_a_driver_that_joins_another_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is another worker there; and no task is asked for, which Ray would warn of."""
+    ray = _Ray(mode=0)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setattr(identity, "_ray", ("", {}))
+    assert told()["ray.worker_id"] == "w1"
+    ray.started = False
+    assert told() == {}
+    ray.started, ray.worker_id = True, "w2"
+    assert told() == {"ray.job_id": "j1", "ray.node_id": "n1", "ray.worker_id": "w2"}
+    assert "task" not in ray.asked
+    assert worker() == ""
+
+
+def test_a_policy_that_a_worker_does_not_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says which worker looked, and what to do; elsewhere it says no more than it did."""
+    monkeypatch.setattr(identity, "worker", lambda: "PoolWorker-3, process 7 on node-1")
+    lost = guarded("a_policy_of_nobody")(lambda x: x)
+    with pytest.raises(PolicyError, match="This is PoolWorker-3, process 7 on node-1, and policies are read where"):
+        lost(1)
+    monkeypatch.setattr(identity, "worker", lambda: "")
+    with pytest.raises(PolicyError) as caught:
+        lost(1)
+    assert "policies are read where" not in str(caught.value)
