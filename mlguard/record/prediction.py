@@ -86,10 +86,13 @@ class _Writer:
             return self._items(value, depth)
         fields = fields_of(type(value))
         if fields:
-            shown = ((name, HIDDEN if hidden else held_by(value, name)) for name, hidden in fields)
-            return self._pairs(shown, len(fields), depth)
+            pairs = ((name, HIDDEN if hidden else held_by(value, name)) for name, hidden in fields)
+            return self._pairs(pairs, len(fields), depth)
         if hasattr(value, "columns") and hasattr(value, "shape"):
             return self._table(value, depth)
+        if hasattr(value, "to_list") and hasattr(value, "head"):  # a column of pandas or polars
+            shown = self._items(value.head(max(1, self._values)).to_list(), depth)
+            return shown if isinstance(shown, dict) or len(shown) == len(value) else {"first": shown, "of": len(value)}
         return _described(value)
 
     def _items(self, value: Any, depth: int) -> Any:
@@ -154,13 +157,7 @@ class _Writer:
 
 def _column(head: Any, name: Any) -> list[Any]:
     column = head[name]
-    return list(
-        column.to_pylist()
-        if hasattr(column, "to_pylist")
-        else column.tolist()
-        if hasattr(column, "tolist")
-        else column.to_list()
-    )
+    return list(column.to_pylist() if hasattr(column, "to_pylist") else column.to_list())
 
 
 def _each(nested: Any, change: Any) -> Any:
