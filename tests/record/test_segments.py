@@ -7,6 +7,7 @@ import gzip
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -196,25 +197,23 @@ print(ours.stats()["written"], ours.stats()["last_error"])
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs root, to become somebody else")
-def test_a_folder_without_permission(tmp_path) -> None:
+def test_a_folder_without_permission() -> None:
     """A folder that may not be written is a reason, not an exception; once it may be, the record goes on."""
-    record = tmp_path / "record"
-    record.mkdir(mode=0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
-    tmp_path.chmod(0o755)
-    worker = subprocess.Popen(
-        [sys.executable, "-c", READ_ONLY, str(record), str(tmp_path / "other")],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-    )  # fmt: skip
-    assert worker.stdout is not None
-    assert worker.stdin is not None
-    said = worker.stdout.readline()
-    assert said == "1 PermissionError: Permission denied\n", worker.communicate()
-    record.chmod(0o777)
-    out, _ = worker.communicate("go on\n", timeout=60)
-    assert out.startswith("1 "), out
-    assert numbers(record) == [2]
+    with tempfile.TemporaryDirectory() as place:  # pytest's own folders are closed to everybody else
+        Path(place).chmod(0o755)
+        record = Path(place) / "record"
+        record.mkdir(mode=0o755)
+        with subprocess.Popen(
+            [sys.executable, "-c", READ_ONLY, str(record), str(Path(place) / "other")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        ) as worker:  # fmt: skip
+            assert worker.stdout is not None
+            said = worker.stdout.readline()
+            record.chmod(0o777)
+            out, error = worker.communicate("go on\n", timeout=60)
+        assert said == "1 PermissionError: Permission denied\n", error
+        assert out == "1 PermissionError: Permission denied\n"  # written, and what was the matter before
+        assert numbers(record) == [2]
 
 
 @pytest.fixture
