@@ -14,7 +14,7 @@ from mlguard.integrations.fastapi.deadlines import DeadlineHeader
 from mlguard.integrations.fastapi.health import Health
 from mlguard.integrations.fastapi.middleware import GuardMiddleware
 from mlguard.integrations.fastapi.problems import Problems
-from mlguard.integrations.fastapi.routes import add_page, add_probe, refuse_taken
+from mlguard.integrations.fastapi.routes import add_page, add_probe, is_fastapi, refuse_taken
 from mlguard.integrations.fastapi.scrape import Scrape
 from mlguard.wrapper import Wrapper
 
@@ -123,7 +123,7 @@ class Installed:
     def handle_errors(self, app: Starlette) -> None:
         """Sets the handler of mlguard's errors, where the application has none."""
         app.exception_handlers.setdefault(GuardError, self.problems.answer)
-        if hasattr(app, "openapi"):  # FastAPI
+        if is_fastapi(app):
             from fastapi.exceptions import RequestValidationError
 
             from mlguard.integrations.fastapi import validation_errors

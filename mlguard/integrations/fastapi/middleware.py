@@ -80,7 +80,7 @@ class GuardMiddleware:
             self._installed.counts.clients_left += 1
 
     def _deadline(self, scope: Scope) -> Until | None:
-        """The earliest deadline that the request's headers ask for, on `clock.now`."""
+        """The earliest deadline that the request's headers ask for, or that an application around this one has."""
         header = self._installed.deadline_header
         sent = [] if header is None else header.sent(scope)
         if header is None or not sent:
@@ -95,7 +95,9 @@ class GuardMiddleware:
         if not read:
             return None
         counts["taken" if min(read) > 0 else "expired"] += 1
-        return Until(clock.now() + min(read))
+        around = outside.get()
+        limits = [clock.now() + min(read), None if around is None else around.at]
+        return Until(min(each for each in limits if each is not None))
 
 
 class _Answer:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
+from typing_extensions import TypeIs
 
 from mlguard.errors import PolicyError
 
-__all__ = ["add_page", "add_probe", "refuse_taken"]
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+__all__ = ["add_page", "add_probe", "is_fastapi", "refuse_taken"]
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -34,11 +39,16 @@ def refuse_taken(app: Starlette, setting: str, path: Any) -> None:
             )
 
 
+def is_fastapi(app: Starlette) -> TypeIs[FastAPI]:
+    """Whether it is a FastAPI application; where FastAPI is not loaded, none is."""
+    fastapi = sys.modules.get("fastapi")
+    return fastapi is not None and isinstance(app, fastapi.FastAPI)
+
+
 def add_page(app: Starlette, path: str, page: Endpoint) -> None:
     """A page for people and collectors, with the dependencies that a FastAPI application has as a whole."""
-    add = getattr(app, "add_api_route", None)
-    if add is not None:
-        add(path, page, include_in_schema=False, response_model=None)
+    if is_fastapi(app):
+        app.add_api_route(path, page, include_in_schema=False, response_model=None)
     else:
         add_probe(app, path, page)
 

@@ -199,7 +199,15 @@ def test_an_application_inside_another_keeps_the_deadline(client: Callable[..., 
     """One that is mounted and was installed itself, without deadlines, takes none away."""
     outer = application(deadline_header="X-Request-Deadline", trust=True)
     outer.mount("/inner", application())
-    assert client(outer).get("/inner/left", headers={"X-Request-Deadline": "30s"}).json() is not None
+    outer.mount("/other", application(deadline_header="grpc-timeout", trust=True))
+    asked = client(outer)
+    assert asked.get("/inner/left", headers={"X-Request-Deadline": "30s"}).json() is not None
+    for longer, shorter in (("X-Request-Deadline", "grpc-timeout"), ("grpc-timeout", "X-Request-Deadline")):
+        sent = {
+            name: f"{9 if name == shorter else 90}{'S' if name == 'grpc-timeout' else 's'}"
+            for name in (longer, shorter)
+        }
+        assert 8 < asked.get("/other/left", headers=sent).json() <= 9
 
 
 def test_what_comes_after_the_answer_has_its_own_time(client: Callable[..., TestClient]) -> None:
