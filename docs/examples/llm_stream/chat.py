@@ -41,6 +41,8 @@ async def chat(client: httpx.AsyncClient, messages: Messages) -> AsyncIterator[s
             if not line.startswith("data:"):
                 continue  # an empty line, or a comment that keeps the connection open
             chunk = json.loads(data)
+            if "error" in chunk:  # a server that has said 200 already has no other way to say it
+                raise httpx.RemoteProtocolError(f"the server broke off: {chunk['error'].get('code')}")
             if chunk.get("usage"):
                 note(tokens=chunk["usage"]["completion_tokens"])
             for choice in chunk["choices"]:

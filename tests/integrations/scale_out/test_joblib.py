@@ -18,7 +18,9 @@ EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "ray_scoring" / "wit
 SCRIPT = """
 import json, os, sys, time
 from pathlib import Path
+from typing import Annotated
 import numpy as np
+import numpy.typing as npt
 from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
 from mlguard import Array, Cache, Memory, MemoryPressureError, Monitor, Policy, PolicyError, Retry, InvalidInputError
@@ -43,6 +45,16 @@ class Model:
     def predict(self, x: float) -> float:
         return self.weight * x
 
+Features = Annotated[npt.NDArray[np.float64], Array("batch", 30, finite=True)]
+
+@guarded(memory=Memory(need="3x"), cache=Cache(ttl="1m"))
+def summed(features: Features) -> float:
+    return float(features.sum())
+
+def large(features):
+    return [type(features).__name__, summed(features), summed(features), summed.guard.cache_info().hits]
+
+say("large", in_workers(large, np.ones((50_000, 30))))
 say("results", in_workers(tripled, 1.0, 2.0))
 say("results", in_workers(service.doubled, 1.0, 2.0))
 say("results", in_workers(Model(4.0).predict, 1.0, 2.0))
@@ -171,6 +183,11 @@ def said(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> dict[str, 
 def test_functions_and_methods(said: dict[str, list[Any]]) -> None:
     """By value from the script, by name from a module, methods of an object: before and after a call on this side."""
     assert said["results"] == [[3.0, 6.0], [2.0, 4.0], [4.0, 8.0], [3.0, 6.0]]
+
+
+def test_an_array_in_a_file(said: dict[str, list[Any]]) -> None:
+    """A large array comes memory-mapped and read-only; it is checked, measured and keyed like any other."""
+    assert said["large"] == [[["memmap", 1_500_000.0, 1_500_000.0, 1]]]
 
 
 def test_errors_arrive_as_what_they_are(said: dict[str, list[Any]]) -> None:

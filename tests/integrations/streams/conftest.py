@@ -27,7 +27,8 @@ class Server:
     """Streams WORDS for each request, or what is planned for it: one entry a request.
 
     ``"503"``, ``"429"`` (with Retry-After: 1), ``"slow"`` (nothing comes), ``"stall"`` (nothing after two tokens),
-    ``"cut"`` (the connection is reset after three tokens), ``"short"`` (it ends politely, but without [DONE]).
+    ``"cut"`` (the connection is reset after three tokens), ``"short"`` (it ends politely, but without [DONE]),
+    ``"error"`` (it says so after three tokens, as it has answered 200 already).
     """
 
     def __init__(self) -> None:
@@ -58,6 +59,9 @@ class Server:
                     await self.nothing()
                 if (what, number) == ("cut", 3):
                     request.transport.abort()
+                    return answer
+                if (what, number) == ("error", 3):
+                    await answer.write(event({"error": {"code": "overloaded", "message": "try again"}}))
                     return answer
                 await answer.write(event({"choices": [{"index": 0, "delta": {"content": word}}]}))
             if what != "short":

@@ -54,7 +54,10 @@ class Stream:
             if line == "data: [DONE]":
                 return
             if line.startswith("data:"):
-                for choice in json.loads(line.removeprefix("data:"))["choices"]:
+                chunk = json.loads(line.removeprefix("data:"))
+                if "error" in chunk:
+                    raise httpx.RemoteProtocolError(chunk["error"]["code"])
+                for choice in chunk["choices"]:
                     yield choice["delta"]["content"]
         raise httpx.RemoteProtocolError("the answer ended before [DONE]")
 
@@ -93,6 +96,8 @@ async def client(request: pytest.FixtureRequest, server: Any, example: ModuleTyp
                     return
                 if line.startswith(b"data:"):
                     chunk = json.loads(data)
+                    if "error" in chunk:
+                        raise aiohttp.ClientPayloadError(chunk["error"]["code"])
                     if chunk.get("usage"):
                         note(tokens=chunk["usage"]["completion_tokens"])
                     for choice in chunk["choices"]:
@@ -202,13 +207,13 @@ async def test_a_stall_between_tokens(client: Client, server: Any) -> None:
     assert (events[0]["event.outcome"], events[0]["mlguard.items"]) == ("failure", 2)
 
 
-@pytest.mark.parametrize("how", ["cut", "short"])
-async def test_a_connection_that_ends_midway(client: Client, server: Any, how: str) -> None:
+@pytest.mark.parametrize("how", ["cut", "short", "error"])
+async def test_an_answer_that_ends_midway(client: Client, server: Any, how: str) -> None:
     """Half an answer is never taken for a whole one, nor started again; the breaker counts it as a failure."""
     server.plan = [how]
     with testing.capture_events() as events:
         came, error = await within(everything(await client.pieces()))
-    assert came == server.words[: 3 if how == "cut" else 5]
+    assert came == server.words[: 5 if how == "short" else 3]
     assert error is not None
     assert classify(error) is Failure.TRANSIENT
     assert (client.slots, len(server.requests)) == (0, 1)
