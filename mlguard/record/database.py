@@ -33,16 +33,18 @@ _WHOLE: Final = "starts_with(line, '{') AND json_valid(line)"
 _CALLS: Final = """contains(line, '"mlguard.call_id"')"""
 
 
-def connect(files: Sequence[Path], scratch: Path) -> DuckDBPyConnection:
+def connect(files: Sequence[Path], scratch: Path, memory: int | None = None) -> DuckDBPyConnection:
     """A database with the view `lines`: every line of these files that is a JSON object, and its file.
 
     Args:
         files: At least one.
         scratch: An empty folder for what does not fit into memory.
+        memory: Bytes of memory; None: half of what is free.
     """
     import duckdb
 
-    memory = int(psutil.virtual_memory().available * _MEMORY)
+    free = int(psutil.virtual_memory().available * _MEMORY)
+    memory = free if memory is None else min(free, memory)
     connection = duckdb.connect(
         ":memory:",
         config={

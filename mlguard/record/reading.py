@@ -54,6 +54,7 @@ def open_calls(
     since: datetime | None = None,
     until: datetime | None = None,
     progress: Progress | None = None,
+    memory: int | None = None,
 ) -> Calls:
     """A record, ready for SQL.
 
@@ -62,13 +63,14 @@ def open_calls(
         since: Files that ended before are not read. Which calls of the others count, SQL says.
         until: Files that began later are not read.
         progress: Told how far a query is, in the thread that asked for it.
+        memory: Bytes that a query takes before it goes to the disk, half of the free memory at most; None: that much.
 
     Raises:
         RecordError: A path leads to nothing.
         ModuleNotFoundError: DuckDB is not installed (the extra ``query``).
     """
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    return Calls(lambda: files_of(given, since=since, until=until), progress)
+    return Calls(lambda: files_of(given, since=since, until=until), progress, memory)
 
 
 class Result(NamedTuple):
@@ -87,9 +89,12 @@ class Calls:
         files: Those that are read.
     """
 
-    def __init__(self, look: Callable[[], list[Path]], progress: Progress | None = None) -> None:
+    def __init__(
+        self, look: Callable[[], list[Path]], progress: Progress | None = None, memory: int | None = None
+    ) -> None:
         self._look = look
         self._progress = progress
+        self._memory = memory
         self._salvaged: dict[Path, tuple[Path, Damage]] = {}
         self._more: dict[str, tuple[str, str]] = {}
         self._queries = 0
@@ -186,7 +191,7 @@ class Calls:
             self.files = self._look()
             files = [self._salvaged[path][0] if path in self._salvaged else path for path in self.files]
             try:
-                connection = connect(files, scratch)
+                connection = connect(files, scratch, self._memory)
                 make_views(connection, self._more)
             except duckdb.Error as error:
                 if all(path.exists() for path in self.files):

@@ -58,7 +58,7 @@ def gather(
     where, found = filters.where()
     values = tuple(found)
     steps = _Steps(progress)
-    with open_calls(paths, since=filters.since, until=filters.until, progress=steps.within) as record:
+    with open_calls(paths, since=filters.since, until=filters.until, progress=steps.within, memory=_MEMORY) as record:
         steps.next(0.08)
         shifts = from_events(record, where, values)
         left_out: dict[str, str] = {}
@@ -97,6 +97,10 @@ def gather(
             functions=functions_of(facts),
             slowest=slowest_of(facts),
         )
+
+
+_MEMORY = 512 << 20
+"""Bytes of the database. A record of a million calls fits; of a longer one the rest goes to the disk."""
 
 
 class _Steps:
