@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
 import pty
 import subprocess
 import sys
@@ -134,8 +135,6 @@ def test_a_terminal_gets_a_bar(day: Path, here: Path) -> None:
         ours, theirs = pty.openpty()
         command = [sys.executable, "-m", "mlguard.cli", "report", str(day), *more]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, text=True, check=True, timeout=120)
-        import os
-
         os.write(theirs, b"\n")
         said = os.read(ours, 100_000).decode()
         os.close(ours)
