@@ -19,7 +19,10 @@ from benchmarks.verdicts import judge
 
 __all__ = ["main"]
 
-CLAIMS = ("retry", "failing", "validation", "arrays", "rows", "cache", "memory", "drift", "metrics", "everything", "imports")
+CLAIMS = (
+    "retry", "failing", "validation", "arrays", "rows", "cache", "memory", "drift", "metrics", "everything",
+    "monitoring", "imports",
+)  # fmt: skip
 """The modules that hold cases, in the order of the table."""
 
 NOT_BUILT: tuple[str, ...] = ()

@@ -26,8 +26,7 @@ __all__ = ["Spans"]
 
 _MARK: Final = "__mlguard_span__"
 
-# Of the span itself, or of the resource that the application describes to its provider.
-_NOT_ATTRIBUTES: Final = frozenset({"trace_id", "span_id", "process.pid", "host.name"})
+_OF_THE_FUNCTION: Final = ("code.function.name", "mlguard.policy", "mlguard.model_version")
 
 
 class Spans:
@@ -41,7 +40,7 @@ class Spans:
         self._reporter = about
         self._stream = about.stream
         self._name: str = about.teller.about["code.function.name"]
-        self._about = {key: value for key, value in about.teller.about.items() if key != "mlguard.schema_version"}
+        self._about = {key: about.teller.about[key] for key in _OF_THE_FUNCTION if key in about.teller.about}
         self._provider: Any = None
         self._tracer: Any = None
 
@@ -123,11 +122,9 @@ class Spans:
     def _end(self, this: Call, ended: int, fields: dict[str, Any]) -> None:
         try:
             if this.span.is_recording():
-                fields |= {
-                    "mlguard.call_id": this.id,
-                    "mlguard.disposition": str(this.disposition),
-                    "mlguard.attempts": this.attempts,
-                }
+                fields |= {"mlguard.call_id": this.id, "mlguard.disposition": str(this.disposition)}
+                if this.attempts != 1:
+                    fields["mlguard.attempts"] = this.attempts
                 self._reporter.teller.tell_met(fields, this)
                 this.span.set_attributes(_attributes(fields))
             this.span.end(ended)
@@ -139,9 +136,8 @@ def _attributes(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields as OpenTelemetry takes them: numbers, texts, and lists of one kind of these."""
     found: dict[str, Any] = {}
     for key, value in fields.items():
-        if key in _NOT_ATTRIBUTES or value is None:
-            continue
-        if isinstance(value, list):
-            value = value if len({type(item) for item in value}) == 1 else [str(item) for item in value]
-        found[key] = value
+        if isinstance(value, list) and len({type(item) for item in value}) != 1:
+            value = [str(item) for item in value]
+        if value is not None:
+            found[key] = value
     return found

@@ -119,6 +119,7 @@ class Teller:
             self._tell_violations(event, this.violations, self._known().words.violation)
         if odd is not None:
             event["mlguard.anomalies"], event["mlguard.anomaly_count"] = odd
+        self._tell_place(event, this)
         self.tell_met(event, this)
         if self._stream:
             event["mlguard.items"] = result.count
@@ -169,6 +170,7 @@ class Teller:
             event["mlguard.suppressed"] = suppressed
         if odd is not None:
             event["mlguard.anomalies"], event["mlguard.anomaly_count"] = odd
+        self._tell_place(event, this)
         self.tell_met(event, this)
         refused = this.disposition is Disposition.REJECTED_VALIDATION
         if not cancelled:
@@ -182,7 +184,7 @@ class Teller:
         return event
 
     def tell_met(self, event: dict[str, Any], this: Call) -> None:
-        """What the call met, where it met anything, and which process and trace it belongs to."""
+        """What the call met, where it met anything."""
         if this.ran:
             event["mlguard.function_duration"] = _rounded(this.ran)
         if this.parent is not None:
@@ -201,9 +203,6 @@ class Teller:
         if this.notes is not None:
             _tell_notes(event, this.notes)
         try:
-            tell_identity(event)
-            if "opentelemetry.trace" in sys.modules:
-                _tell_trace(event, this)
             if self._version is not None:
                 event["mlguard.model_version"] = str(self._version())[:200]
             for facts in self._watch:
@@ -211,6 +210,15 @@ class Teller:
                     event.setdefault(key, value)
         except Exception as trouble:
             self._trouble("watch", trouble)
+
+    def _tell_place(self, event: dict[str, Any], this: Call) -> None:
+        """Which process and which trace the call belongs to."""
+        try:
+            tell_identity(event)
+            if "opentelemetry.trace" in sys.modules:
+                _tell_trace(event, this)
+        except Exception as trouble:
+            self._trouble("place", trouble)
 
     def tell_error(self, event: dict[str, Any], error: BaseException, args: Any, kwargs: Any, *, refused: bool) -> None:
         """The exception's message and traceback, without what the schema hides.

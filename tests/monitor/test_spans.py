@@ -258,7 +258,7 @@ def test_an_exception_is_told_once_and_without_what_is_hidden(traced: Traced) ->
         assert span.attributes["error.type"] == "LookupError"
         assert span.status.status_code is StatusCode.ERROR
         assert "Ada" not in span.to_json()
-    assert second.attributes["mlguard.attempts"] == 1
+    assert "mlguard.attempts" not in second.attributes  # which is one
 
 
 def test_the_event_names_the_span(traced: Traced) -> None:

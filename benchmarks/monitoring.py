@@ -1,0 +1,135 @@
+"""Claim: the guard's share of a monitored call is small beside the line, the span or the record that it makes."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from benchmarks import lines
+from benchmarks.case import OURS, Budget, Case
+from benchmarks.subject import CALL, score
+from mlguard import Monitor, guarded
+
+__all__ = ["cases"]
+
+_LINE = "the same line by hand"
+_SPAN = "OpenTelemetry span by hand"
+_COUNTED = "counted only"
+_SLOW = 0.001  # seconds that a slow log takes for a line
+
+
+def cases() -> list[Case]:
+    """One line, one span, a slow log, and a record."""
+    lines.configure()
+    return [
+        Case(
+            name="monitoring",
+            claim="one structlog line a call, summaries and validation off",
+            arguments=CALL,
+            contestants={OURS: _ours(summaries=False), _LINE: _line(), _COUNTED: _ours(log=False)},
+            budgets=(Budget(_LINE, 1.3), Budget(_LINE, None, of=_COUNTED)),
+        ),
+        Case(
+            name="monitoring-span",
+            claim="one span a call, which is current in it, no exporter, no line, no validation",
+            arguments=CALL,
+            contestants={
+                OURS: _later(lambda: _spans_ready() and _ours(log=False, spans=True)),
+                _SPAN: _later(_span),
+            },
+            budgets=(Budget(_SPAN, 1.5),),
+        ),
+        Case(
+            name="monitoring-background",
+            claim="a log that takes a millisecond for a line: written in a thread, against in the call",
+            arguments=CALL,
+            contestants={OURS: _slow("background"), "in the call": _slow(True)},
+            budgets=(Budget("in the call", 0.05),),
+            most_rounds=31,
+        ),
+        Case(
+            name="monitoring-record",
+            claim="the event handed to the record, whose thread writes at the same time, against a line in the call",
+            arguments=CALL,
+            contestants={
+                OURS: _ours(log=False, summaries=False, record=tempfile.mkdtemp(prefix="mlguard-record-")),
+                _LINE: _line(),
+            },
+            budgets=(Budget(_LINE, None),),
+        ),
+    ]
+
+
+def _ours(**settings: Any) -> Callable[..., Any]:
+    return guarded(monitor=Monitor(**settings), validation=False)(score)
+
+
+def _line() -> Callable[..., Any]:
+    """What a service would write by hand for the same fields."""
+    write = lines.by_hand(lambda: _ours(summaries=False)(*CALL))
+    numbers = iter(range(10**9, 2 * 10**9))
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        started = time.monotonic()
+        result = score(*args, **kwargs)
+        write(round(time.monotonic() - started, 6), f"c0ffee{next(numbers)}")
+        return result
+
+    return wrapper
+
+
+def _slow(log: Any) -> Callable[..., Any]:
+    """Ours, through a log that takes its time."""
+
+    def slowly(logger: Any, method: str, event: Any) -> Any:
+        time.sleep(_SLOW)
+        raise structlog.DropEvent
+
+    function = _ours(log=log, summaries=False)
+    sink: Any = function.guard._wrapper.rooms["monitor"]._sink  # type: ignore[attr-defined]
+    config = {**structlog.get_config(), "processors": [slowly]}
+    sink.open = lambda level: config
+    return function
+
+
+def _later(make: Callable[[], Any]) -> Callable[..., Any]:
+    """Made at the first call: OpenTelemetry, once loaded, costs every event a look for a trace."""
+    made: Any = None
+
+    def call(*args: Any) -> Any:
+        nonlocal made
+        if made is None:
+            made = make()
+        return made(*args)
+
+    return call
+
+
+def _spans_ready() -> bool:
+    """A provider that records and exports nothing, which all contestants use."""
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+
+    trace.set_tracer_provider(TracerProvider())
+    return True
+
+
+def _span() -> Callable[..., Any]:
+    """Attributes and status as ours has them, by hand."""
+    from opentelemetry import trace
+
+    tracer = trace.get_tracer("by hand")
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        with tracer.start_as_current_span(
+            "score", attributes={"code.function.name": "benchmarks.subject.score"}
+        ) as span:
+            result = score(*args, **kwargs)
+            span.set_attributes({"mlguard.disposition": "executed", "mlguard.attempts": 1, "mlguard.call_id": "c0ffee"})
+            return result
+
+    return wrapper
