@@ -24,6 +24,7 @@ from mlguard.errors import PolicyError
 from mlguard.integrations.fastapi import page
 from mlguard.integrations.fastapi.counts import Counts
 from mlguard.integrations.fastapi.figures import figures_of
+from mlguard.monitor import metrics, readings
 from mlguard.monitor.failures import error_type
 from mlguard.wrapper import Wrapper, every_wrapper
 
@@ -75,6 +76,7 @@ class Health:
             },
             "memory": _memory(),
             "requests": self._counts.as_dict(),
+            "events_dropped": _dropped(),
             "functions": [figures_of(wrapper) for wrapper in wrappers],
         }
 
@@ -89,6 +91,12 @@ def _wants_html(request: Request) -> bool:
 def _memory() -> dict[str, Any] | None:
     reading = memory.read()
     return None if reading is None else {"used": reading.used, "limit": reading.limit, "source": reading.source}
+
+
+def _dropped() -> dict[str, int]:
+    """Events that sinks lost, by sink."""
+    found = [reading for reading in readings.read() if reading.metric is metrics.EVENTS_DROPPED]
+    return {reading.labels[0]: int(reading.value) for reading in found if isinstance(reading.value, int | float)}
 
 
 def _reasons_against(wrappers: list[Wrapper]) -> list[str]:

@@ -100,6 +100,10 @@ def _of_process(report: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]
         taken, *rest = requests["deadlines"].items()
         more = ", ".join(f"{count:,} {name}" for name, count in rest if count)
         yield "deadlines", f"{taken[1]:,}", more, ""
+    if report["events_dropped"]:
+        lost = sum(report["events_dropped"].values())
+        more = ", ".join(f"{count:,} by {sink}" for sink, count in report["events_dropped"].items())
+        yield "events dropped", f"{lost:,}", more, "bad" if lost else ""
     if requests["broken_streams"]:
         yield "broken streams", f"{requests['broken_streams']:,}", "failed after the first chunk", "warn"
 

@@ -273,6 +273,23 @@ def test_it_answers_while_every_thread_is_busy(serve: Callable[..., str], http: 
             thread.join(30)
 
 
+def test_events_that_sinks_lost(
+    client: Callable[..., TestClient], app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a sink dropped is shown by sink, with nothing more than its count."""
+    from mlguard.monitor import metrics, readings
+
+    class Lossy:
+        def metrics(self) -> Any:
+            yield metrics.EVENTS_DROPPED, ("lossy",), 7
+
+    monkeypatch.setattr(readings.of_this_process, "_sources", [])
+    readings.also(Lossy())
+    report = client(app).get("/h").json()
+    assert report["events_dropped"]["lossy"] == 7
+    assert "7 by lossy" in client(app).get("/h?format=html").text
+
+
 def test_figures_of_drift(client: Callable[..., TestClient], app: FastAPI, tmp_path: Path) -> None:
     """Drift is told by field, without the tables behind it."""
     import numpy as np
@@ -322,12 +339,14 @@ def test_a_page_without_functions_and_without_a_memory_limit() -> None:
             "deadlines": {"taken": 1, "expired": 2, "ignored": 0, "untrusted": 0},
             "log_failures": 0,
         },
+        "events_dropped": {"datadog": 3},
         "functions": [],
     }
     html = page.render(report)
     assert "No function is guarded in this process." in html
     assert "2 x 503 CircuitOpenError" in html
     assert "1.0 days" in html
+    assert '<b class="bad">3</b><small>3 by datadog</small>' in html
 
 
 @pytest.mark.skipif(not shutil.which("chromium") or not shutil.which("chromedriver"), reason="no chromium here")
