@@ -71,6 +71,7 @@ def test_help_lists_the_commands(command):
         (["demo", "--picture", "out.pdf"], ["--picture", "out.pdf is neither .svg nor .png"]),
         (["demo", "--json", "no/such/out.json"], ["--json", "does not exist"]),
         (["demo", "--events", "."], ["--events", "is a folder"]),
+        (["demo", "--report", "."], ["--report", "Fix:"]),
         (["demo", "--cals", "5"], ["No such option", "--cals"]),
         (["policies", "shw"], ["No such command", "shw"]),
         (["policies", "show"], ["Missing argument"]),
@@ -209,12 +210,14 @@ def test_a_missing_module_of_our_own_is_no_missing_extra(command, monkeypatch):
 
 
 def test_demo_writes_what_it_was_asked_for(command, tmp_path):
-    """Tables on standard output, counts and picture in files, and the files named at the end."""
-    status, said, error = command("demo", "--calls", 100, "--json", "out.json", "--picture", "out.svg")
+    """Tables on standard output, counts, picture and report in files, and the files named at the end."""
+    files = ["--json", "out.json", "--picture", "out.svg", "--report", "out.html"]
+    status, said, error = command("demo", "--calls", 100, *files)
     assert (status, error) == (0, "")
-    assert "Written: out.json, out.svg" in said
+    assert "Written: out.json, out.svg, out.html" in said
     told = json.loads((tmp_path / "out.json").read_text())
     assert told["calls"] == 100
+    assert "malignant" in (tmp_path / "out.html").read_text()
     assert f"{told['guarded']['right']}" in said
 
 
