@@ -21,7 +21,10 @@ MODULES = [
     "mlguard.contracts",
     "mlguard.drift",
     "mlguard.errors",
+    "mlguard.integrations.fastapi",
     "mlguard.policies",
+    "mlguard.record",
+    "mlguard.report",
     "mlguard.testing",
 ]
 
