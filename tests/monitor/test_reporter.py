@@ -315,6 +315,160 @@ def test_streams_are_timed_to_the_end(watch, lines) -> None:
     assert lines.last["mlguard.disposition"] == "cancelled"
 
 
+def test_a_failing_stream_says_how_far_it_came(watch, lines) -> None:
+    """Its record has the items made before the failure, and the time to the first."""
+
+    def count() -> Any:
+        yield 1
+        yield 2
+        raise LookupError("no third")
+
+    items = watch(count)()
+    with pytest.raises(LookupError):
+        list(items)
+    assert lines.last["mlguard.items"] == 2
+    assert lines.last["mlguard.first_item"] >= 0
+    assert lines.last["error.type"] == "LookupError"
+
+
+def test_where_the_time_went(watch, lines, monkeypatch) -> None:
+    """The function's own time is told, all attempts together, without waits, and for a stream without its consumer."""
+    time = Clock(monkeypatch)
+
+    def predict(seconds: float) -> float:
+        time.time += seconds
+        return seconds
+
+    watch(predict)(2.0)
+    assert lines.last["mlguard.function_duration"] == 2.0
+
+    def fail() -> None:
+        time.time += 3.0
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        watch(fail)()
+    assert lines.last["mlguard.function_duration"] == 3.0
+
+    def count() -> Any:
+        time.time += 1.0
+        yield 1
+        time.time += 4.0
+        yield 2
+
+    for _ in watch(count)():
+        time.time += 10.0
+    assert (lines.last["mlguard.function_duration"], lines.last["mlguard.duration"]) == (5.0, 25.0)
+
+
+def test_the_time_of_all_attempts(lines) -> None:
+    """Attempts add up; the pauses between them are waiting, and the check of the result is neither."""
+    from mlguard import testing
+    from mlguard.resilience import Retry
+
+    with testing.FakeClock() as time:
+        left = [ConnectionError(), ConnectionError()]
+
+        @guarded(monitor=Monitor(), retry=Retry(initial_delay=1.0, jitter=False, backoff_factor=1.0))
+        def predict() -> int:
+            time.advance(2.0)
+            if left:
+                raise left.pop()
+            return 1
+
+        predict()
+    assert lines.last["mlguard.function_duration"] == pytest.approx(6.0)
+    assert lines.last["mlguard.waited"] == pytest.approx(2.0)
+    assert lines.last["mlguard.duration"] == pytest.approx(8.0)
+
+
+def test_the_event_goes_to_the_record_as_well(lines, tmp_path) -> None:
+    """Log and record get the same event; the prediction goes to the record alone, where it is asked for."""
+    from mlguard.record import Record, recorder_for
+    from tests.record.calls import stored
+
+    record = Record(path=str(tmp_path / "record"))
+
+    @guarded(monitor=Monitor(record=record, record_outputs=True))
+    def predict(x: float) -> list[float]:
+        if x < 0:
+            raise LookupError("negative")
+        return [x, 2 * x]
+
+    predict(1.5)
+    with pytest.raises(LookupError):
+        predict(-1.0)
+    assert recorder_for(record).flush(30)
+    for line, kept in zip(lines.events, stored(tmp_path / "record"), strict=True):
+        prediction = kept.pop("mlguard.prediction", None)
+        assert prediction == ([1.5, 3.0] if kept["event"] == "mlguard.call" else None)
+        for noise in ("timestamp", "level"):
+            line.pop(noise, None), kept.pop(noise, None)
+        assert line == kept
+    assert predict.guard.stats()["monitor"]["record"]["written"] == 2
+
+
+def test_a_record_without_a_log_keeps_what_the_log_would_drop(tmp_path) -> None:
+    """The application's level decides what the log gets, not what the record gets."""
+    from mlguard.record import Record, recorder_for
+    from tests.record.calls import stored
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    record = Record(path=str(tmp_path / "record"))
+
+    @guarded(monitor=Monitor(record=record))
+    def predict(x: float) -> float:
+        return x
+
+    predict(1.0)
+    assert recorder_for(record).flush(30)
+    assert len(stored(tmp_path / "record")) == 1
+
+
+def test_a_record_that_fails_is_counted(lines, monkeypatch) -> None:
+    """A recorder that can't be had costs neither the call nor the line."""
+    from mlguard.record import recorder
+
+    def refuse(section: Any) -> Any:
+        raise OSError("no disk")
+
+    monkeypatch.setattr(recorder, "recorder_for", refuse)
+
+    @guarded(monitor=Monitor(record="calls"))
+    def predict(x: float) -> float:
+        return x
+
+    assert predict(1.0) == 1.0
+    assert lines.last["mlguard.output"] == 1.0
+    assert predict.guard.stats()["monitor"]["last_instrumentation_error"] == "record: OSError"
+
+
+def test_a_listener_that_raises_is_counted(watch, lines) -> None:
+    """Who listens to calls can't fail one; the others still hear of it."""
+    from mlguard.monitor.listeners import listen, unlisten
+
+    heard: list[Any] = []
+
+    def broken(ended: Any) -> None:
+        raise ValueError
+
+    listen(broken)
+    listen(heard.append)
+    try:
+        guarded = watch(add)
+        assert guarded(1.0, 2.0) == 3.0
+        with pytest.raises(ConnectionError):
+            watch(fail)(1.0)
+    finally:
+        unlisten(broken)
+        unlisten(heard.append)
+    assert [(each.guard.rpartition(".")[2], each.disposition) for each in heard] == [
+        ("add", "executed"),
+        ("fail", "failed"),
+    ]
+    assert guarded.stats()["last_instrumentation_error"] == "listener: ValueError"
+
+
 async def test_coroutines_and_async_generators(watch, lines) -> None:
     """All four kinds of function write the same record."""
 
