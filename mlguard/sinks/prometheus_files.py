@@ -29,6 +29,7 @@ from mlguard.errors import PolicyError
 from mlguard.monitor import metrics, readings
 from mlguard.monitor.metrics import Figure, Histogram, Metric
 from mlguard.sinks.prometheus import Read, edge_text, merged
+from mlguard.sinks.prometheus_dead import Presence, put_together, scraping
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric as Family
@@ -62,7 +63,8 @@ class Writer:
     def __init__(self) -> None:
         self.reads: dict[str, Read] = {}
         self.failures = 0
-        """Writings that failed, and files that could not be read."""
+        """Writings that failed, and files that could not be read or put together."""
+        self._presence = Presence()
         self._told: set[str] = set()
         self._started = False
         self.after_fork()
@@ -105,12 +107,20 @@ class Writer:
         self.flush()
         return _Files(self)
 
+    def put_together(self, folder: Path) -> None:
+        """Makes one file of those of processes that are gone, where there are many."""
+        try:
+            put_together(folder)
+        except Exception as error:  # they are read one by one, then
+            self._trouble("mlguard.metrics.not_put_together", error, folder=str(folder))
+
     def metrics(self) -> Iterable[Figure]:
         yield metrics.INSTRUMENTATION_ERRORS, (), self.failures
 
     def after_fork(self) -> None:
         self._lock = threading.RLock()  # a signal handler may end the process, and write, in the midst of a writing
         self._thread = None
+        self._presence.after_fork()
         self._asked = False
         self._values: dict[tuple[Any, ...], _Value] = {}
         self.failures = 0
@@ -166,7 +176,9 @@ class Writer:
             return  # a child that was forked for something else leaves no files behind
         new = sum(key not in self._values for key, _ in todo)
         if new:
-            _refuse_full_disk(new)
+            folder = _folder()
+            _refuse_full_disk(folder, new)
+            self._presence.begin(folder)
         for key, value in todo:
             if key not in self._values:
                 self._values[key] = _Value(*key)
@@ -217,15 +229,18 @@ class _Files:
             yield family
 
     def _merged(self) -> Iterable[Family]:
-        for left in reversed(range(_TRIES)):
-            files = list(self._writer.readable(_folder()))
-            try:
-                found: Iterable[Family] = MultiProcessCollector.merge(files, accumulate=True)  # type: ignore[no-untyped-call]
-            except Exception:  # a file went, or was made, since it was looked at
-                if not left:
-                    raise
-            else:
-                return found
+        folder = _folder()
+        with scraping(folder):
+            self._writer.put_together(folder)
+            for left in reversed(range(_TRIES)):
+                files = list(self._writer.readable(folder))
+                try:
+                    found: Iterable[Family] = MultiProcessCollector.merge(files, accumulate=True)  # type: ignore[no-untyped-call]
+                except Exception:  # a file went, or was made, since it was looked at
+                    if not left:
+                        raise
+                else:
+                    return found
         return ()
 
 
@@ -261,9 +276,9 @@ def _folder() -> Path:
     return Path(path)
 
 
-def _refuse_full_disk(new: int) -> None:
+def _refuse_full_disk(folder: Path, new: int) -> None:
     if hasattr(os, "statvfs"):
-        room = os.statvfs(_folder())
+        room = os.statvfs(folder)
         if room.f_bavail * room.f_frsize < new * _NEW_SERIES + _SPARE:
             raise OSError(28, f"less than {new * _NEW_SERIES + _SPARE:,} bytes are free")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def forked(run):
     return pid
 
 def until(condition):
-    for _ in range(3000):
+    for _ in range(6000):
         if condition():
             return True
         time.sleep(0.01)
@@ -61,24 +62,60 @@ def of(pid):
 """
 
 
+NURSERY = """
+import json, traceback
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    child = os.fork()
+    if not child:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = asked["folder"]
+        said = os.open(asked["said"], os.O_CREAT | os.O_WRONLY)
+        os.dup2(said, 1), os.dup2(said, 2)
+        try:
+            exec(asked["program"], globals())
+        except BaseException:
+            traceback.print_exc()
+            sys.exit(1)
+        sys.exit(0)  # as a program ends, and not os._exit
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """Has everything imported, and forks a process for each program: starting one anew would take a second."""
+    folder = tmp_path_factory.mktemp("nursery")
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROLOGUE + NURSERY],
+        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)},
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    yield process
+    process.communicate(timeout=60)
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., str]:
+def run(tmp_path: Path, nursery: subprocess.Popen[str]) -> Callable[..., str]:
     """Runs a program with a folder for its files; what it prints."""
 
-    def run(program: str, folder: Path | None = None, **environment: str) -> str:
+    def run(program: str, folder: Path | None = None) -> str:
         if folder is None:
             folder = tmp_path / "metrics"
             folder.mkdir(exist_ok=True)
-        done = subprocess.run(
-            [sys.executable, "-c", PROLOGUE + textwrap.dedent(program)],
-            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder), **environment},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        said = tmp_path / "said.txt"
+        said.unlink(missing_ok=True)
+        asked = {"program": textwrap.dedent(program), "folder": str(folder), "said": str(said)}
+        assert nursery.stdin is not None
+        assert nursery.stdout is not None
+        nursery.stdin.write(json.dumps(asked) + "\n")
+        nursery.stdin.flush()
+        status = nursery.stdout.readline()
+        assert status == "0\n", said.read_text()
+        return said.read_text()
 
     return run
 
@@ -221,29 +258,17 @@ def test_a_folder_that_is_none(run, tmp_path, kind) -> None:
     folder = tmp_path / "nowhere"
     if kind == "file":
         folder.write_text("")
-    program = """
+    said = run(
+        f"""
+        if {kind!r} == "unset": del os.environ["PROMETHEUS_MULTIPROC_DIR"]
         try:
             prometheus.register()
         except PolicyError as error:
             print(error)
-    """
-    # prometheus_client decides at import; its own metrics need a folder there, which then goes.
-    said = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import os; os.environ['PROMETHEUS_MULTIPROC_DIR'] = '.'; import prometheus_client\n"
-            + ("del os.environ['PROMETHEUS_MULTIPROC_DIR']\n" if kind == "unset" else "")
-            + (f"os.environ['PROMETHEUS_MULTIPROC_DIR'] = {str(folder)!r}\n" if kind != "unset" else "")
-            + "from mlguard.sinks import prometheus\nfrom mlguard.errors import PolicyError\n"
-            + textwrap.dedent(program),
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
+        """,
+        folder,
     )
-    assert "is not a folder. Fix: make an empty one before the workers start" in said.stdout, said.stderr
+    assert "is not a folder. Fix: make an empty one before the workers start" in said
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
@@ -347,3 +372,95 @@ def test_functions_and_policies_that_went(run) -> None:
         print(scrape("mlguard_breaker_state", state="closed", guard="__main__.make.<locals>.g"), scrape())
     """)
     assert said == "1.0 2.0\nFalse\n0.0 2.0\n"
+
+
+def test_the_application_reads_the_files_by_itself(run) -> None:
+    """An application that has its own scrape finds the guards in it."""
+    said = run("""
+        from prometheus_client import CollectorRegistry, generate_latest
+        from prometheus_client.multiprocess import MultiProcessCollector
+        prometheus.register()
+        f(1); own.inc()
+        prometheus._writer().flush()
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+        print(generate_latest(registry).decode())
+    """).splitlines()
+    assert "own_total 1.0" in said
+    assert 'mlguard_calls_total{disposition="executed",guard="__main__.f"} 1.0' in said
+
+
+CROWD = """
+from mlguard.sinks import prometheus_dead
+prometheus.register()
+
+def work():
+    f(1); own.inc()
+    prometheus._writer().flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def crowd(number):
+    for child in [forked(work) for _ in range(number)]: os.waitpid(child, 0)
+
+def dead():
+    return sum(name.endswith(".alive") for name in files()) - 1
+"""
+
+
+def test_many_dead_workers_leave_one_file_of_each_kind(run) -> None:
+    """A service that recycles workers keeps their sums and not their files; the living are not touched."""
+    said = run(
+        CROWD
+        + """
+        living = forked(lambda: (f(1), time.sleep(60)))
+        assert until(lambda: scrape() == 1)
+        crowd(12)
+        assert (scrape(), dead()) == (13, 13)
+        crowd(12)
+        assert scrape() == 25
+        assert dead() == 1
+        assert sum(name.startswith("counter") for name in files()) == 3
+        assert scrape("own_total") == 24
+        assert scrape("mlguard_call_duration_seconds_count", disposition="executed") == 25
+        crowd(20)
+        assert scrape() == scrape() == 45
+        assert sum(name.startswith("counter") for name in files()) == 3
+        os.kill(living, signal.SIGKILL)
+        print(scrape("own_total"))
+        """.replace("\n        ", "\n")
+    )
+    assert said == "44.0\n"
+
+
+@pytest.mark.parametrize(("at", "steps"), [("os.replace", range(7)), ("Path.unlink", [0, 1, 2, 4, 5, 8, 13, 50])])
+def test_killed_while_putting_together(run, at, steps) -> None:
+    """Wherever it is killed, the next scrape has every count once."""
+    said = run(
+        CROWD
+        + f"""
+        prometheus_dead.MOST = 2
+        folder = prometheus_dead.Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+        original = prometheus_dead.{at}
+
+        def killed(step):
+            left = step
+
+            def kills(*given, **more):
+                nonlocal left
+                if not left:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left -= 1
+                return original(*given, **more)
+
+            prometheus_dead.{at} = kills
+            prometheus_dead.put_together(folder)
+
+        ends = set()
+        for number, step in enumerate({list(steps)}, start=1):
+            crowd(3)
+            ends.add(os.waitpid(forked(lambda: killed(step)), 0)[1])
+            assert scrape("own_total") == scrape() == 3 * number, (step, scrape("own_total"), files())
+        print(sorted(ends), scrape())
+        """.replace("\n        ", "\n")
+    )
+    assert said == f"[9, 1792] {3.0 * len(steps)}\n"  # killed in the midst, and at last it came to its end
