@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the built site."""
+    pytest.importorskip("zensical", reason="needs the dependency group docs")
     copy = tmp_path_factory.mktemp("docs-site")
     for name in ("docs", "mlguard"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
