@@ -10,6 +10,7 @@ from __future__ import annotations
 import _thread
 import atexit
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -30,6 +31,7 @@ CAPACITY: Final = 10_000
 EXIT_WAIT: Final = 5.0
 """Seconds for which the end of the interpreter waits for all drains together."""
 
+_FORK_WAIT: Final = 1.0  # seconds; a consumer that hangs must not hold up a fork for longer
 _LINGER: Final = (
     0.05  # seconds for which the thread lets a batch gather: it wakes 20 times a second, not for every call
 )
@@ -113,6 +115,7 @@ class Drain:
         self._thread: int | None = None
         self._bell = threading.Lock()
         self._bell.acquire()
+        self._at_work = threading.RLock()  # held while the consumer works, and while the process forks
         self._busy_since: float | None = None
         self.delivered = self.dropped = self.failed = 0
         self.last_error: str | None = None
@@ -178,7 +181,8 @@ class Drain:
     def _hand_over(self, batch: list[Any]) -> None:
         self._busy_since = time.monotonic()
         try:
-            self._consume(batch)
+            with self._at_work:
+                self._consume(batch)
         except BaseException as error:  # SystemExit in a log handler must not end the thread either
             self.failed += len(batch)
             self.last_error = type(error).__name__
@@ -240,9 +244,28 @@ def _flush_all() -> None:
         drain.flush(until - time.monotonic())
 
 
+def _before_fork() -> None:
+    """Waits until no consumer is in the midst of something: a child would inherit the locks that it holds, for ever."""
+    until = time.monotonic() + _FORK_WAIT
+    _held.extend(
+        drain._at_work
+        for drain in drains()
+        if drain._thread is not None and drain._at_work.acquire(timeout=max(0.0, until - time.monotonic()))
+    )
+
+
+def _after_fork_in_parent() -> None:
+    while _held:
+        _held.pop().release()
+
+
 def _renew() -> None:
     global _registered
     _registered = False
+    _held.clear()
 
 
+_held: list[Any] = []
 in_children(_renew)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)

@@ -233,6 +233,47 @@ def test_a_child_starts_empty(make) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
+def test_a_child_inherits_no_lock_of_a_consumer(make) -> None:
+    """A fork waits until the consumer is between two batches, so that no lock that it takes is held in the child."""
+    lock = threading.Lock()
+
+    def consume(batch: list[Any]) -> None:
+        with lock:
+            time.sleep(0.003)
+
+    drain = make(consume)
+    for _ in range(20):
+        drain.put("parent")
+        drain._hurry()
+        time.sleep(0.001)
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if lock.acquire(timeout=1) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_consumer_that_hangs_holds_up_a_fork_for_a_moment(make, monkeypatch) -> None:
+    """A fork goes on although a consumer does not come back."""
+    from mlguard.monitor import drain as room
+
+    monkeypatch.setattr(room, "_FORK_WAIT", 0.01)
+    opened, entered = threading.Event(), threading.Event()
+
+    def hang(batch: list[Any]) -> None:
+        entered.set()
+        opened.wait(PATIENCE)
+
+    drain = make(hang)
+    drain.put(1)
+    assert entered.wait(PATIENCE)
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    opened.set()
+    assert drain.flush(PATIENCE)
+
+
 def _run(program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
