@@ -88,16 +88,12 @@ def test_uvicorn(started: Callable[..., Server], http: httpx.Client) -> None:
     assert server.stop() == -signal.SIGTERM  # uvicorn ends its work and then passes the signal on
 
 
-@pytest.mark.parametrize(
-    "options",
-    [("-k", "uvicorn.workers.UvicornWorker", "--preload"), ("-k", "asgi")],
-    ids=["uvicorn-preload", "asgi"],
-)
 def test_gunicorn_and_a_worker_that_is_killed(
-    started: Callable[..., Server], http: httpx.Client, until: Callable[..., None], options: tuple[str, ...]
+    started: Callable[..., Server], http: httpx.Client, until: Callable[..., None]
 ) -> None:
-    """Two workers serve. One is killed under load: the other goes on, what was in flight apart, and a new one works."""
-    server = started("gunicorn", *options, "-w", "2", "-b", "127.0.0.1:PORT", "service:app")
+    """Two workers serve, forked from the loaded application. One is killed under load: the other goes on, what was in flight apart, and a new one works."""
+    workers = ("-k", "uvicorn.workers.UvicornWorker", "-w", "2", "--preload")
+    server = started("gunicorn", *workers, "-b", "127.0.0.1:PORT", "service:app")
     seen: set[int] = set()
 
     def meet() -> int:
