@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -51,3 +53,9 @@ def oddities(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "bare": odd.bare(folder / "bare.jsonl", small),
         "damaged": folder / "damaged.jsonl",
     }
+
+
+@pytest.fixture(scope="session")
+def told(oddities: dict[str, Path]) -> Callable[[str], Figures]:
+    """The figures of one of these, counted once."""
+    return functools.cache(lambda name: gather([oddities[name]]))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
-from mlguard.report import Figures, gather, page
+from mlguard.report import Figures, page
 from mlguard.report.drawing.markup import Html, clean, join, tag
 from mlguard.report.drawing.overview import headline
 from mlguard.report.drawing.section import time_ticks
@@ -280,9 +280,9 @@ def test_charts_have_names_words_and_tables(figures: Figures) -> None:
         ("hostile", "None of 374 calls was answered"),
     ],
 )
-def test_odd_records_make_whole_pages(oddities: dict[str, Path], name: str, said: str) -> None:
+def test_odd_records_make_whole_pages(told: Callable[[str], Figures], name: str, said: str) -> None:
     """Every element is closed, no text of the record became one, and the page says what is odd."""
-    text = page(gather([oddities[name]]))
+    text = page(told(name))
     read = Page(text)
     assert not read.open
     assert said in "".join(read.text) if name != "hostile" else "None of" in "".join(read.text)
@@ -292,9 +292,9 @@ def test_odd_records_make_whole_pages(oddities: dict[str, Path], name: str, said
     assert len(text) < 1_000_000
 
 
-def test_what_a_damaged_record_says_is_bounded(oddities: dict[str, Path]) -> None:
+def test_what_a_damaged_record_says_is_bounded(told: Callable[[str], Figures]) -> None:
     """A text of 20,000 characters is clipped, and how much more there was is said."""
-    text = page(gather([oddities["hostile"]]))
+    text = page(told("hostile"))
     assert "more characters)" in text
     assert max(map(len, re.findall(r">([^<]*)<", text.partition("</style>")[2].partition("<script>")[0]))) < 4_500
 

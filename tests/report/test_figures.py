@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -275,10 +276,10 @@ def test_filters_are_those_of_query(day: Path) -> None:
     assert gather([day], filters=Filters(policy="nobody")).source.records == 0
 
 
-def test_damaged_lines_are_counted_and_harm_nothing(oddities: dict[str, Path]) -> None:
+def test_damaged_lines_are_counted_and_harm_nothing(oddities: dict[str, Path], told: Callable[[str], Figures]) -> None:
     """Torn lines are counted; foreign and nonsensical values are nothing, and every good line still counts."""
     good = gather([oddities["damaged"].parent / "small.jsonl"])
-    found = gather([oddities["damaged"]])
+    found = told("damaged")
     assert found.source.damaged == 6
     assert found.source.damaged_at[0].endswith(":5")
     assert found.source.records == good.source.records + 5
@@ -289,9 +290,9 @@ def test_damaged_lines_are_counted_and_harm_nothing(oddities: dict[str, Path]) -
     assert found.frame.start == good.frame.start
 
 
-def test_a_clock_that_goes_back_does_not_spread_the_frame(oddities: dict[str, Path]) -> None:
+def test_a_clock_that_goes_back_does_not_spread_the_frame(told: Callable[[str], Figures]) -> None:
     """One record from a year ago is counted and named, not drawn."""
-    found = gather([oddities["back"]])
+    found = told("back")
     assert found.frame.outside == 1
     assert found.frame.start is not None
     assert found.frame.start.year == 2026
@@ -308,9 +309,9 @@ def test_steps_are_as_coarse_as_the_record_is_long() -> None:
 
 
 @pytest.mark.parametrize("name", ["empty", "one", "failures", "minute", "year", "many", "untimed", "bare", "hostile"])
-def test_odd_records_have_figures(oddities: dict[str, Path], name: str) -> None:
+def test_odd_records_have_figures(oddities: dict[str, Path], told: Callable[[str], Figures], name: str) -> None:
     """Whatever the record is, the figures add up."""
-    found = gather([oddities[name]])
+    found = told(name)
     total = found.traffic.calls()
     readable = sum(map(weight, events(oddities[name]))) if name != "bare" else found.source.records
     assert total == pytest.approx(readable - found.source.damaged)
@@ -349,9 +350,9 @@ def test_a_path_that_leads_to_nothing_is_refused(tmp_path: Path) -> None:
         gather([tmp_path / "absent"])
 
 
-def test_hostile_names_stay_in_the_figures_as_they_are(oddities: dict[str, Path]) -> None:
+def test_hostile_names_stay_in_the_figures_as_they_are(told: Callable[[str], Figures]) -> None:
     """The figures don't clean up: that is for who shows them."""
-    found = gather([oddities["hostile"]])
+    found = told("hostile")
     assert any("<script>" in one.name for one in found.functions)
     assert any("\x1b" in one.name for one in found.functions)
     assert found.source.damaged > 0  # half a surrogate pair is no text that anybody but Python reads

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mlguard.report import Figures, gather, page, save
+from mlguard.report import Figures, page, save
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
@@ -175,10 +175,10 @@ def test_it_prints(browser: Any, file: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["empty", "one", "failures", "year", "many", "untimed", "damaged", "hostile"])
-def test_odd_records_look_right(browser: Any, oddities: dict[str, Path], tmp_path: Path, name: str) -> None:
+def test_odd_records_look_right(browser: Any, told: Callable[[str], Figures], tmp_path: Path, name: str) -> None:
     """No text of a record runs, asks for anything, or breaks the page, on a phone and on a desk."""
     file = tmp_path / "odd.html"
-    save(page(gather([oddities[name]])), file)
+    save(page(told(name)), file)
     for width in (1_400, 400):
         requests(browser)
         show(browser, file, width=width)
