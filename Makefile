@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test check bench proof picture schemas lock clean
+.PHONY: demo test check bench proof docs picture schemas lock clean
 
 demo: $(READY)
 	$(BIN)/mlguard demo
@@ -25,6 +25,9 @@ bench: $(READY)
 proof: $(READY)
 	$(BIN)/python -m benchmarks.proof
 	$(BIN)/python -m benchmarks.memory_proof --page docs/memory.md --json docs/memory.json --plot docs/memory.svg
+
+docs: $(READY)
+	$(BIN)/python -m zensical build --clean --strict
 
 picture: $(READY)
 	$(BIN)/mlguard demo --picture docs/demo.svg
