@@ -5,7 +5,7 @@ fault. What a guarded function further in refuses was put together by our own co
 not be shown the names of inner functions: it is the server's failure, as `mlguard.outcome` has it between guards.
 
 Which guarded functions an error passed is read from its traceback: every wrapper has a namespace of its own, which its
-frames carry. An error without a traceback is ours.
+frames carry. An error that has lost its way, as those of other processes have, is ours.
 """
 
 from __future__ import annotations
@@ -13,39 +13,54 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlguard.wrapper import Wrapper, every_wrapper
 
-__all__ = ["by_client", "passed", "wrapper_of"]
+__all__ = ["Refusal", "by_client", "refusal", "wrapper_of"]
 
 
-def passed(error: BaseException) -> list[Wrapper]:
-    """The guarded functions that an error came out of, the outermost first."""
+class Refusal(NamedTuple):
+    """Where an error came from."""
+
+    passed: list[Wrapper]
+    """The guarded functions that it came out of, the outermost first; one that called itself is there twice."""
+    refuser: Wrapper | None
+    """The last of them, where its guard raised the error; None: code that it called did, or none is guarded."""
+
+
+def refusal(error: BaseException) -> Refusal:
+    """Reads an error's way from its traceback."""
     by_namespace = {id(wrapper._function.__globals__): wrapper for wrapper in every_wrapper()}
-    found: list[Wrapper] = []
+    passed: list[Wrapper] = []
+    refuser: Wrapper | None = None
     frames = error.__traceback__
     while frames is not None:
-        wrapper = by_namespace.get(id(frames.tb_frame.f_globals))
-        if wrapper is not None and wrapper not in found:
-            found.append(wrapper)
+        names = frames.tb_frame.f_globals
+        wrapper = by_namespace.get(id(names))
+        if wrapper is not None:
+            if wrapper is not refuser:  # it has a frame for the call and one for the attempt
+                passed.append(wrapper)
+            refuser = wrapper
+        elif str(names.get("__name__")).partition(".")[0] != "mlguard":
+            refuser = None
         frames = frames.tb_next
-    return found
+    return Refusal(passed, refuser)
 
 
-def by_client(wrappers: list[Wrapper], scope: Mapping[str, Any], client_input: Collection[Wrapper]) -> bool:
-    """Whether what the last of these guarded functions refused came from the client.
+def by_client(found: Refusal, scope: Mapping[str, Any], client_input: Collection[Wrapper]) -> bool:
+    """Whether what a guard refused came from the client.
 
     Args:
-        wrappers: The guarded functions that the refusal passed, as `passed` lists them.
+        found: What `refusal` says of the error.
         scope: The request's.
         client_input: Functions further in that get what the client sent as it is.
     """
-    if not wrappers:
+    if found.refuser is None:
         return False
-    if wrappers[-1] in client_input:
+    if found.refuser in client_input:
         return True
-    return len(wrappers) == 1 and any(wrappers[0] is own for own in _called_by_framework(scope))
+    return len(found.passed) == 1 and any(found.refuser is own for own in _called_by_framework(scope))
 
 
 def wrapper_of(function: Any) -> Wrapper | None:

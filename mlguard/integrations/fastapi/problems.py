@@ -132,17 +132,18 @@ class Problems:
     def _content(self, scope: Mapping[str, Any], error: GuardError) -> tuple[int, dict[str, Any]]:
         words, status = _of_class(error, _WORDS), self._status(error)
         ours = isinstance(error, InvalidInputError) or status == HTTPStatus.INTERNAL_SERVER_ERROR
-        wrappers = blame.passed(error) if ours else []  # under overload nobody asks
+        found = blame.refusal(error) if ours else None  # under overload nobody asks
+        refuser = None if found is None else found.refuser
         violations: list[dict[str, Any]] | None = None
         if isinstance(error, InvalidInputError):
-            if blame.by_client(wrappers, scope, self._client_input):
-                violations = _violations(error, wrappers[-1])
+            if found and refuser and blame.by_client(found, scope, self._client_input):
+                violations = _violations(error, refuser)
             else:
                 words, status = _FURTHER_IN, self._statuses.get(GuardError, STATUSES[GuardError])
         elif isinstance(error, MemoryPressureError) and error.permanent:
             words, status = _FOR_GOOD, self._status(error, _TOO_LARGE)
         content = _problem(words, status, scope)
-        call_id = self._told(scope, error, status, wrappers[-1] if wrappers else None)
+        call_id = self._told(scope, error, status, refuser)
         if call_id is not None:
             content["call_id"] = call_id
         if violations is not None:

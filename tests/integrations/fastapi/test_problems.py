@@ -280,6 +280,32 @@ def test_refusals_through_decorators_and_threads(client: Callable[..., TestClien
     assert asked.post("/dot", json={"a": [1, 2, 3], "b": [1, 2, 3]}).status_code == 500
 
 
+def test_a_refusal_from_elsewhere_is_not_the_path_operations_own(client: Callable[..., TestClient]) -> None:
+    """One that came from another process, or from the path operation calling itself, is ours, though it looks alike."""
+    import pickle
+
+    app = FastAPI()
+    install(app)
+
+    @guarded
+    def remote(a: Annotated[npt.NDArray[np.float64], Array("n", 3)]) -> float:
+        return 1.0
+
+    @app.post("/{how}")
+    @guarded
+    def operation(how: str, a: Numbers, b: Numbers) -> float:
+        if how == "itself":
+            return operation("", a, a[:1])
+        try:
+            return remote(a)
+        except InvalidInputError as error:
+            raise pickle.loads(pickle.dumps(error)) from None
+
+    for how in ("itself", "pool"):
+        assert client(app).post(f"/{how}", json={"a": [1, 2], "b": [3, 4]}).status_code == 500
+    assert client(app).post("/itself", json={"a": [1, 2], "b": [3]}).status_code == 422
+
+
 def test_arrays_as_answers(client: Callable[..., TestClient]) -> None:
     """They are written as lists, with null where JSON has no word; one that breaks its schema is withheld."""
     app = FastAPI()

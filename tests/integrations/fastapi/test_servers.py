@@ -91,7 +91,7 @@ def test_uvicorn(started: Callable[..., Server], http: httpx.Client) -> None:
 def test_gunicorn_and_a_worker_that_is_killed(
     started: Callable[..., Server], http: httpx.Client, until: Callable[..., None]
 ) -> None:
-    """Two workers serve, forked from the loaded application. One is killed under load: the other goes on, what was in flight apart, and a new one works."""
+    """One of two preloaded workers is killed under load: the other goes on, and a new one takes its place."""
     workers = ("-k", "uvicorn.workers.UvicornWorker", "-w", "2", "--preload")
     server = started("gunicorn", *workers, "-b", "127.0.0.1:PORT", "service:app")
     seen: set[int] = set()
