@@ -267,7 +267,8 @@ _TAGS = ("int", "float", "str", "bool", "bytes", "none", "list", "tuple", "dict"
 # Types of violations whose words are pydantic's or mlguard's own. All others are those of somebody's validator or
 # property, which may quote any value it can see: its own field's, those beside it, those below it.
 _WITHOUT_VALUES: Final = {
-    "array_depth", "array_dimension", "array_dtype", "array_nan", "array_not_finite", "array_ragged", "array_range",
-    "array_shape", "array_type", "array_value", "more_violations", "null", "table_columns", "table_ragged",
-    "table_rows", "table_type", "too_large", *typing.get_args(core_schema.ErrorType),
+    "array_category", "array_columns", "array_depth", "array_dimension", "array_dtype", "array_duplicate", "array_nan",
+    "array_not_finite", "array_order", "array_ragged", "array_range", "array_shape", "array_type", "array_value",
+    "more_violations", "null", "table_columns", "table_ragged", "table_rows", "table_type", "too_large",
+    *typing.get_args(core_schema.ErrorType),
 } - {"value_error", "assertion_error", "get_attribute_error", "iteration_error", "mapping_type"}  # fmt: skip

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any, NamedTuple
 
 import cloudpickle
+import numpy as np
+import numpy.typing as npt
 import pytest
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from typing_extensions import TypedDict, Unpack
 
-from mlguard import InvalidInputError, Monitor, Redacted, guarded
+from mlguard import Array, InvalidInputError, Monitor, Redacted, guarded
 from mlguard.target import Target
 
 SSN = "987-65-4321"
@@ -174,3 +176,28 @@ def test_a_keyword_named_as_a_positional_only_parameter(lines) -> None:
     with pytest.raises(InvalidInputError):
         predict(1, a=-NUMBER)
     assert str(NUMBER) not in lines.text
+
+
+@pytest.mark.parametrize(
+    ("array", "given"),
+    [
+        (Array("n", categories=(1.0, 2.0)), [1.0, 3.0]),
+        (Array("n", monotonic="increasing"), [2.0, 1.0]),
+        (Array("n", unique=True), [1.0, 1.0]),
+        (Array("n", le=1), [1.0, 3.0]),
+        (Array("n", finite=True), [1.0, np.inf]),
+        (Array(3), [1.0, 2.0]),
+    ],
+    ids=["category", "order", "duplicate", "range", "finite", "shape"],
+)
+def test_what_an_array_breaks_is_told_beside_hidden_fields(lines, array: Array, given: list[float]) -> None:
+    """mlguard's own words quote no value, so that a hidden argument does not take them away."""
+
+    @guarded(monitor=Monitor())
+    def predict(ssn: Annotated[str, Redacted], x: Annotated[npt.NDArray[np.float64], array]) -> int:
+        return 1
+
+    with pytest.raises(InvalidInputError):
+        predict(SSN, np.array(given))
+    (violation,) = lines.last["mlguard.violations"]
+    assert violation["msg"].startswith("must ")
