@@ -7,7 +7,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
@@ -28,7 +28,7 @@ Messages = Annotated[list[Message], Field(min_length=1, max_length=100)]
 
 
 @guarded("chat")
-async def chat(client: httpx.AsyncClient, messages: Messages) -> AsyncIterator[str]:
+async def chat(client: httpx.AsyncClient, messages: Messages) -> AsyncGenerator[str, None]:
     """The answer to a conversation, piece by piece."""
     request: dict[str, Any] = {"model": "some-model", "stream": True, "stream_options": {"include_usage": True}}
     request["messages"] = [message.model_dump() for message in messages]
