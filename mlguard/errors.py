@@ -53,7 +53,7 @@ class GuardError(Exception):
         alone. Without this, `except InvalidInputError` would miss it, and its `retry_after` would be None.
         """
         if len(args) != 1 or not isinstance(args[0], GuardError):
-            return super().__new__(cls, *args, **named)
+            return super().__new__(cls, *args)  # keywords are for __init__
         error = super().__new__(cls, *args[0]._made_of())
         error.__dict__.update(args[0].__dict__)
         return error

@@ -30,6 +30,19 @@ def test_pickle_keeps_everything(error: errors.GuardError) -> None:
     assert (again.retry_after, again.permanent) == (error.retry_after, error.permanent)
 
 
+@pytest.mark.parametrize("base", [errors.GuardError, errors.RejectedError, errors.DeadlineExceededError])
+def test_a_subclass_may_take_more(base: type[errors.GuardError]) -> None:
+    """An application's own error below one of ours has the arguments it likes."""
+
+    class Mine(base):  # type: ignore[misc, valid-type]
+        def __init__(self, message: str, *, tenant: str) -> None:
+            super().__init__(message)
+            self.tenant = tenant
+
+    error = Mine("late", tenant="acme")
+    assert (str(error), error.tenant) == ("late", "acme")
+
+
 VIOLATION = {"type": "custom", "loc": ("a", 0), "msg": "must be {odd}", "ctx": {"n": 1}}
 
 
