@@ -95,6 +95,19 @@ def test_percentiles_weigh_the_sample_rate(day: Path, figures: Figures) -> None:
             assert found == pytest.approx(weighted_percentile(steps[step], share), rel=0.0051, abs=1e-6)
 
 
+def test_where_the_time_went(day: Path, figures: Figures) -> None:
+    """What the function took, the waits, and the rest, which is the guards', add up to the durations."""
+    spent = figures.latency.spent
+    assert spent is not None
+    found = [event for event in events(day) if event["mlguard.disposition"] in RAN]
+    told = [(1 / event["mlguard.sample_rate"], event) for event in found if "mlguard.function_duration" in event]
+    assert spent.calls == pytest.approx(sum(rate for rate, _ in told))
+    assert spent.inside == pytest.approx(sum(rate * event["mlguard.function_duration"] for rate, event in told))
+    assert spent.waiting == pytest.approx(sum(rate * event.get("mlguard.waited", 0) for rate, event in told))
+    total = sum(rate * event["mlguard.duration"] for rate, event in told)
+    assert spent.inside + spent.waiting + spent.around == pytest.approx(total, rel=1e-4)
+
+
 def test_what_a_sample_rate_changes() -> None:
     """One record of a rare slow call does not weigh as much as one that stands for a hundred quick ones."""
     quick, slow = (math.floor(math.log(seconds) / math.log(1.01)) for seconds in (0.01, 1.0))

@@ -7,12 +7,12 @@ from itertools import chain
 from math import log10
 
 from mlguard.report.drawing.markup import Content, Html, tag
-from mlguard.report.drawing.section import figure, section, strip, table_behind, time_axis
+from mlguard.report.drawing.section import figure, key, section, strip, table_behind, time_axis
 from mlguard.report.drawing.svg import chart, grid, label, line, log_ticks, rule, stretched
-from mlguard.report.drawing.words import NOTHING, count, duration, many, moment, tick
+from mlguard.report.drawing.words import NOTHING, count, duration, many, moment, share, tick
 from mlguard.report.figures import Figures
 from mlguard.report.figures.frame import Frame
-from mlguard.report.figures.latency import BARS, Latency, Population
+from mlguard.report.figures.latency import BARS, Latency, Population, Spent
 
 __all__ = ["latency"]
 
@@ -39,6 +39,7 @@ def latency(figures: Figures) -> Html | None:
         _finding(found),
         _over_time(found, frame),
         _distributions(found),
+        _spent(found.spent),
         table_behind(
             ("calls", "number", "half are below (p50)", "p90", "p99", "longest", "mean", "all together"),
             [_numbers(one) for one in found.populations],
@@ -194,3 +195,37 @@ def _distribution(one: Population, first: int, last: int) -> Html:
     )
     about = (tag("h3", _NAMES[one.name]), tag("p", f"{many(one.calls, 'call')}, {_ABOUT[one.name]}", class_="note"))
     return strip(about, plot)
+
+
+_WHERE = {
+    "inside": ("executed", "in the function"),
+    "waiting": ("rejected_concurrency", "waiting"),
+    "around": ("retry", "in the guards"),
+}
+
+
+def _spent(one: Spent | None) -> Content:
+    """One bar: the function, waits, and what the guards themselves took."""
+    whole = one.inside + one.waiting + one.around if one is not None else 0.0
+    if one is None or not whole:
+        return None
+    marks: list[Content] = []
+    keys: list[Content] = []
+    start = 0.0
+    for name, (kind, what) in _WHERE.items():
+        seconds = getattr(one, name)
+        x, width = f"{100 * start / whole:.3f}%", f"{100 * seconds / whole:.3f}%"
+        marks.append(tag("rect", x=x, y=0, width=width, height=22, class_=f"fill {kind}"))
+        keys.append(key(f"fill {kind}", what, duration(seconds) if seconds else NOTHING, share(seconds, whole)))
+        start += seconds
+    each = duration(one.around / one.calls)
+    plot = chart(
+        24,
+        *marks,
+        title="Where the time of calls at work went",
+        text=f"In the function {duration(one.inside)}, waiting {duration(one.waiting)}, "
+        f"in the guards {duration(one.around)}.",
+    )
+    about = (tag("h3", "Where the time went"), tag("ul", *keys, class_="keys"))
+    note = tag("p", f"In the guards: validation, cache and the rest, {each} a call.", class_="note")
+    return figure(strip(about, (plot, note), "tall"), name="Where the time of calls at work went")

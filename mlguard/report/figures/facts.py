@@ -48,6 +48,8 @@ _FIELDS: Final[dict[str, tuple[str, str, str | None]]] = {
     "passed_on": ("mlguard.recorded_by", "VARCHAR", "{0} IS NOT NULL"),
     "late": ("mlguard.late", "BOOLEAN", None),
     "slow": ("mlguard.slow", "BOOLEAN", None),
+    "inside": ("mlguard.function_duration", "DOUBLE", "CASE WHEN {0} BETWEEN 0 AND 1e8 THEN {0} END"),
+    "items": ("mlguard.items", "INTEGER", None),
     "waited": ("mlguard.waited", "DOUBLE", None),
     "cache": ("mlguard.cache", "VARCHAR", None),
     "cache_error": ("mlguard.cache.error", "VARCHAR", None),

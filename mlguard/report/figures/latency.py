@@ -16,7 +16,7 @@ from typing import Final
 from mlguard.report.figures.facts import RAN, REFUSED, Facts
 from mlguard.report.figures.frame import Frame
 
-__all__ = ["CELL", "PERCENTILES", "Latency", "Population", "latency_of", "percentiles"]
+__all__ = ["CELL", "PERCENTILES", "Latency", "Population", "Spent", "latency_of", "percentiles"]
 
 GROWTH: Final = 1.01
 LEAST: Final = 1e-7
@@ -49,6 +49,20 @@ class Population:
 
 
 @dataclass(frozen=True)
+class Spent:
+    """Where the time of calls at work went. Streams are left out: a part of theirs is their consumer's."""
+
+    calls: float
+    """Those whose record says how long the function ran."""
+    inside: float
+    """Seconds in the function, all attempts and all calls together."""
+    waiting: float
+    """Seconds of waiting for a slot, for memory, or between attempts."""
+    around: float
+    """The other seconds: validation, cache, and the guard itself."""
+
+
+@dataclass(frozen=True)
 class Latency:
     """How long calls took."""
 
@@ -56,6 +70,8 @@ class Latency:
     """Those that there are."""
     over_time: tuple[tuple[float, float, float] | None, ...]
     """Percentiles of the calls at work by step of the frame; None where there was none."""
+    spent: Spent | None = None
+    """None where no record tells."""
 
     def of(self, name: str) -> Population | None:
         return next((one for one in self.populations if one.name == name), None)
@@ -76,7 +92,15 @@ def latency_of(facts: Facts, frame: Frame) -> Latency:
         if step is not None and 0 <= step < frame.steps:
             by_step.setdefault(step, []).append((cell, weight))
     over_time = tuple(percentiles(by_step[step]) if step in by_step else None for step in range(frame.steps))
-    return Latency(tuple(one for one in populations if one is not None), over_time)
+    return Latency(tuple(one for one in populations if one is not None), over_time, _spent(facts))
+
+
+def _spent(facts: Facts) -> Spent | None:
+    ((calls, total, inside, waiting),) = facts.ask(
+        "SELECT sum(weight), sum(weight * duration), sum(weight * inside), sum(weight * coalesce(waited, 0)) "
+        f"FROM facts WHERE disposition IN {RAN} AND duration IS NOT NULL AND inside IS NOT NULL AND items IS NULL"
+    )
+    return Spent(calls, inside, waiting, max(total - inside - waiting, 0.0)) if calls else None
 
 
 def percentiles(cells: Sequence[tuple[int, float]], longest: float = math.inf) -> tuple[float, float, float]:
