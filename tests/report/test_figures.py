@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import random
@@ -446,3 +447,17 @@ def test_a_record_is_read_once_and_asked_often(day: Path) -> None:
             record.keep("mine", "DROP TABLE mine")
         with pytest.raises(RecordError):
             record.keep("mine", "SELECT 1; SELECT 2")
+
+
+def test_packed_files_count_as_others_do(day: Path, tmp_path: Path) -> None:
+    """A gzipped file has the same figures; lines in it that are no JSON are counted as damaged."""
+    with gzip.open(tmp_path / "a.jsonl.gz", "wb") as out:
+        out.write(day.read_bytes())
+        out.write(b'{"mlguard.call_id": "torn", "mlguard.duration": }\n')
+    found = gather([tmp_path])
+    plain = gather([day])
+    assert found.source.records == plain.source.records
+    assert found.source.damaged == 1
+    assert found.traffic == plain.traffic
+    assert found.latency == plain.latency
+    assert found.reference == plain.reference

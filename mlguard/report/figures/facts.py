@@ -93,7 +93,7 @@ class Facts:
         record.keep(
             "facts",
             f"SELECT {', '.join(shown)} FROM (SELECT TRY(json_extract_string(json, [{paths}])) AS found, "
-            f"time AS moment FROM calls WHERE {where})",
+            f"time AS moment FROM calls WHERE {where}) WHERE found IS NOT NULL",
             parameters,
         )
 
