@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import sys
 import typing
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -190,9 +189,10 @@ def spelt_out(annotation: Any) -> Any:
 
 
 def _script_of(function: Callable[..., Any]) -> str | None:
-    if inspect.unwrap(function).__module__ not in ("__main__", "__mp_main__"):  # as a spawned child calls it
+    plain = inspect.unwrap(function)
+    if plain.__module__ not in ("__main__", "__mp_main__"):  # as a spawned child calls it
         return None
-    return getattr(sys.modules.get("__main__"), "__file__", "")
+    return str(getattr(plain, "__globals__", {}).get("__file__", ""))
 
 
 def _kind_of(function: Callable[..., Any]) -> Kind:
