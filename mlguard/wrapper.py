@@ -59,8 +59,10 @@ class Wrapper:
     def __init__(self, function: FunctionType, target: Target, choice: Choice, options: Options) -> None:
         self.target = target
         self.choice = choice
-        self._function = function
-        self._options = options
+        self.function = function
+        """What users call; its globals are a namespace of its own."""
+        self.options = options
+        """What the decorator said beside the policy."""
         self._policy = None if choice.name else self._chosen(named)[0]
         self._bound: Bound | None = None
         self._numbers: set[int] = set()  # of what it is bound to, and of what calls in progress were bound to
@@ -93,7 +95,7 @@ class Wrapper:
     def source(self) -> str:
         """The wrapper as Python text."""
         wiring = self.settle().wiring
-        text = readable(self.target.kind, wiring.flags, self._function.__name__)
+        text = readable(self.target.kind, wiring.flags, self.function.__name__)
         return text if wiring.started is None else text + wiring.started.source
 
     def prepare(self) -> None:
@@ -105,7 +107,7 @@ class Wrapper:
         self.target.inside = None if _around is None else _around(self.target)
         core = core_names(self.target, self.target.function)
         first_call = core_names(self.target, self._first_call)["function"]
-        self._function.__globals__.update({**core, "unguarded": core["function"], "first_call": first_call})
+        self.function.__globals__.update({**core, "unguarded": core["function"], "first_call": first_call})
         if self.target.resolved and self._policy is not None:
             try:
                 _, clamped = self._settle()
@@ -138,7 +140,7 @@ class Wrapper:
 
     def put(self) -> None:
         """Gives the function the code for its state."""
-        function = self._function
+        function = self.function
         if not _off and self._bound is not None:
             function.__code__ = self._bound.code(function)
             return
@@ -152,7 +154,7 @@ class Wrapper:
             return
         self.target.inside = inside
         function = core_names(self.target, self.target.function)["function"]
-        self._function.__globals__["unguarded"] = function
+        self.function.__globals__["unguarded"] = function
         if self._bound is not None and self._bound.wiring.started is None:  # which looks for itself
             self._bound.wiring.names["function"] = function
         self._variants = {}
@@ -173,7 +175,7 @@ class Wrapper:
                 scopes.keep(key, self.target)
             return None
         _refuse_what_is_fixed(self.target, bound.policy, policy)
-        wiring = wire(self.target, policy, self._options, scopes=scopes, before=(bound.policy, bound.wiring))
+        wiring = wire(self.target, policy, self.options, scopes=scopes, before=(bound.policy, bound.wiring))
         return Bound(self.target, policy, clamped, wiring, self._resolved(get))
 
     def rebind(self, bound: Bound) -> None:
@@ -185,7 +187,7 @@ class Wrapper:
             self.put()
         if before is not None:
             readings.of_this_process.replaced(before)
-            before.forget(self._function.__globals__, self._numbers)
+            before.forget(self.function.__globals__, self._numbers)
 
     def start_afresh(self, *, forget_name: bool) -> None:
         """Forgets state and counts, for tests; calls in progress end as they began.
@@ -201,7 +203,7 @@ class Wrapper:
                 self.put()
         if bound is not None:
             if unbound:
-                bound.forget(self._function.__globals__, self._numbers)
+                bound.forget(self.function.__globals__, self._numbers)
             rooms: Iterable[Any] = bound.wiring.rooms.values()
             for room in rooms:
                 room.reset()
@@ -262,7 +264,7 @@ class Wrapper:
         self.settle()
         with _settling:  # another thread may just be putting the code in place
             pass
-        return self._function(*args, **kwargs)
+        return self.function(*args, **kwargs)
 
     def _settle(self) -> tuple[Bound, list[Clamped]]:
         """What it is bound to now, and what the ceiling lowered, for the one who bound it to tell."""
@@ -270,7 +272,7 @@ class Wrapper:
             if self._bound is not None:
                 return self._bound, []
             policy, clamped = self._chosen(named)
-            wiring = wire(self.target, policy, self._options, scopes=scopes_of_this_process)
+            wiring = wire(self.target, policy, self.options, scopes=scopes_of_this_process)
             wiring.connect()
             self._bound = self._numbered(Bound(self.target, policy, clamped, wiring, self._resolved(named)))
             self.put()
@@ -289,7 +291,7 @@ class Wrapper:
             # The function's own names may be fewer: pickling by value takes along only those that its code uses.
             core = core_names(self.target, self.target.function)
             own = core if _off else self.settle().wiring.names
-            namespace = {**core, **self._function.__globals__, **own, **names}
+            namespace = {**core, **self.function.__globals__, **own, **names}
             if not _off and (pools := self.settle().wiring.pools):
                 return self._variants.setdefault(key, ByKey(self.target, pools, flags, {**own, **names}))
             if "produce" in code:

@@ -31,7 +31,7 @@ class Refusal(NamedTuple):
 
 def refusal(error: BaseException) -> Refusal:
     """Reads an error's way from its traceback."""
-    by_namespace = {id(wrapper._function.__globals__): wrapper for wrapper in every_wrapper()}
+    by_namespace = {id(wrapper.function.__globals__): wrapper for wrapper in every_wrapper()}
     passed: list[Wrapper] = []
     refuser: Wrapper | None = None
     frames = error.__traceback__

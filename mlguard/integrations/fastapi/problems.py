@@ -217,7 +217,7 @@ def _violations(error: InvalidInputError, wrapper: Wrapper) -> list[dict[str, An
 
 def _words_of(wrapper: Wrapper) -> Words:
     """What the function's schemas name, and which of it they hide."""
-    options = wrapper._options
+    options = wrapper.options
     return Parameters(wrapper.target.declared(options.schema, options.output)).words
 
 
