@@ -231,8 +231,17 @@ class TestWhereCodeRuns:
 
 
 def test_a_script_and_its_module(ray_cluster: Any, tmp_path: Path) -> None:
-    """Functions of `__main__` and of a module beside it, with a policy file, as `working_dir` ships them."""
-    (tmp_path / "mlguard.toml").write_text("[policies.scoring]\nretry = { max_retries = 2 }\n")
+    """Functions of `__main__` and of a module, a policy file and a policy package, as `working_dir` ships them."""
+    (tmp_path / "mlguard.toml").write_text(
+        'use = "acme_policies"\n[policies.scoring]\nextends = "platform"\nretry = { max_retries = 2 }\n'
+    )
+    package, about = tmp_path / "acme_policies", tmp_path / "acme_policies-1.0.dist-info"  # as `pip install --target .`
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "mlguard.toml").write_text('[policies.platform]\ntimeout = { total = "9s" }\n')
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-policies\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[mlguard.policies]\nacme_policies = acme_policies\n")
     (tmp_path / "service.py").write_text(
         textwrap.dedent(
             """
@@ -258,7 +267,8 @@ def test_a_script_and_its_module(ray_cluster: Any, tmp_path: Path) -> None:
             def policies_in_force():
                 tripled(1.0), service.doubled(1.0)
                 functions = tripled, service.doubled
-                return [function.guard.origins["retry.max_retries"] for function in functions]
+                origins = [function.guard.origins for function in functions]
+                return [each[name] for each in origins for name in ("retry.max_retries", "timeout.total")]
 
             ray.init(runtime_env={"working_dir": ".", "env_vars": {"MLGUARD__SCORING__RETRY__MAX_RETRIES": "6"}})
             said = [ray.get(ray.remote(function).remote(2.0)) for function in (tripled, service.doubled)]
@@ -279,7 +289,8 @@ def test_a_script_and_its_module(ray_cluster: Any, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     variable = "variable MLGUARD__SCORING__RETRY__MAX_RETRIES"
-    assert json.loads((tmp_path / "said.json").read_text()) == [6.0, 4.0, variable, variable, ["x"], ["x"]]
+    origins = [variable, "acme-policies 1.0, mlguard.toml:2"]
+    assert json.loads((tmp_path / "said.json").read_text()) == [6.0, 4.0, *origins, *origins, ["x"], ["x"]]
 
 
 def test_the_example(ray_cluster: Any, tmp_path: Path) -> None:
