@@ -101,9 +101,9 @@ class Pool:
                 oldest = min(self._objects, key=lambda each: self._used.get(each, 0.0))
                 gone = self._objects.pop(oldest)
                 self._used.pop(oldest, None)
-                for metric, labels, value in gone.metrics():
+                for metric, labels, number in gone.metrics():
                     if metric.kind == "counter":
-                        self._gone[metric, labels] += value
+                        self._gone[metric, labels] += number
             else:
                 gone = None
         del gone  # outside of the lock

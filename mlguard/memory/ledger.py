@@ -202,11 +202,6 @@ class Ledger:
             with self._lock:
                 self._write_down()
 
-    @property
-    def reserved_here(self) -> int:
-        """Bytes promised to calls of this process."""
-        return self._promised
-
     def state(self) -> dict[str, Any]:
         """Whose promises are counted, as `stats()` tells it."""
         return {

@@ -20,10 +20,11 @@ from typing import IO, Any, Final
 
 from prometheus_client.mmap_dict import MmapedDict
 
+fcntl: Any
 try:
     import fcntl
 except ModuleNotFoundError:  # Windows, where files stay
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None
 
 __all__ = ["MOST", "Presence", "put_together", "scraping"]
 

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("prometheus_client", reason="the extra 'prometheus' is not installed")
+
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.values import MultiProcessValue
+
+from mlguard import Breaker, Monitor, PolicyError, guarded
+from mlguard.monitor import readings
+from mlguard.sinks import prometheus, prometheus_dead, prometheus_files
+
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 PROLOGUE = """
@@ -464,3 +477,120 @@ def test_killed_while_putting_together(run, at, steps) -> None:
         """.replace("\n        ", "\n")
     )
     assert said == f"[9, 1792] {3.0 * len(steps)}\n"  # killed in the midst, and at last it came to its end
+
+
+class TestHere:
+    """The same in this process, with the real value class of several processes, and without waiting for a thread."""
+
+    @pytest.fixture
+    def writer(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[prometheus_files.Writer]:
+        monkeypatch.setattr("mlguard.wrapper._wrappers", weakref.WeakSet())
+        monkeypatch.setattr(readings.of_this_process, "_sources", [])
+        readings.of_this_process.after_fork()
+        monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+        monkeypatch.setattr(prometheus_files, "EVERY", 0.02)
+        values = MultiProcessValue()
+        monkeypatch.setattr(prometheus, "ValueClass", values)
+        monkeypatch.setattr(prometheus_files, "ValueClass", values)
+        prometheus.register()
+        writer = prometheus._writer()
+        yield writer
+        thread, writer._thread = writer._thread, None
+        assert thread is not None
+        thread.join(60)
+        assert not thread.is_alive()
+
+    def count(self, name: str = "mlguard_calls_total", **labels: str) -> float:
+        labels = labels or {"disposition": "executed"}
+        text, _ = prometheus.exposition()
+        families = text_string_to_metric_families(text.decode())
+        samples = [sample for family in families for sample in family.samples]
+        return sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items())
+
+    def test_a_thread_writes(self, writer, tmp_path) -> None:
+        """One thread, however often it is asked for, and what it writes is what a scrape reads."""
+
+        @guarded(monitor=Monitor(log=False), breaker=Breaker())
+        def f() -> None: ...
+
+        f()
+        writer.start()
+        assert [thread.name for thread in threading.enumerate()].count("mlguard-prometheus") == 1
+        wanted = tmp_path / f"histogram_{os.getpid()}.db"
+        assert any(wanted.exists() or time.sleep(0.02) for _ in range(3_000))
+        assert self.count() == 1
+        assert self.count("mlguard_call_duration_seconds_bucket", le="+Inf") == 1
+        assert self.count("mlguard_guard_info", policy="") == 1
+        del f
+        gc.collect()
+        assert self.count() == 1
+        assert self.count("mlguard_guard_info", policy="") == 0
+        assert self.count("mlguard_breaker_state", state="closed") == 0
+
+    def test_trouble(self, writer, tmp_path, capsys) -> None:
+        """What can't be read or written is told once and counted."""
+        (tmp_path / "counter_99999999.db").write_bytes(b"\x07")
+        (tmp_path / "counter_notes.db").write_bytes(b"")
+        (tmp_path / "gauge_livesum_99999999.db").write_bytes(b"\x07")
+        (tmp_path / "mlguard_counter.plan").write_text("{")
+        before = writer.failures
+        self.count()
+        self.count()
+        assert writer.failures >= before + 4
+        said = capsys.readouterr().out
+        assert said.count("mlguard.metrics.damaged_file") == said.count("mlguard.metrics.not_put_together") == 1
+        for path in tmp_path.iterdir():
+            path.unlink()
+        tmp_path.rmdir()
+
+        @guarded(monitor=Monitor(log=False))
+        def f() -> None: ...
+
+        f()
+        writer.flush()
+        assert "mlguard.metrics.not_written" in capsys.readouterr().out
+        with pytest.raises(PolicyError, match="is not a folder"):
+            prometheus.exposition()
+
+    def test_those_that_are_gone(self, writer, tmp_path, monkeypatch) -> None:
+        """Their counters become one file, their gauges are no part of a scrape; a plan that was begun is ended."""
+
+        @guarded(monitor=Monitor(log=False), breaker=Breaker())
+        def f() -> None: ...
+
+        f()
+        writer.flush()
+        monkeypatch.setattr(prometheus_dead, "MOST", 1)
+        for number in (99_999_997, 99_999_998, 99_999_999):
+            for kind in ("counter", "histogram", "gauge_livesum"):
+                shutil.copy(tmp_path / f"{kind}_{os.getpid()}.db", tmp_path / f"{kind}_{number}.db")
+            (tmp_path / f"mlguard_{number}.alive").touch()
+        alive = [f"mlguard_{number}.alive" for number in sorted([os.getpid(), os.getppid()])]
+        for name in (alive[0], alive[1], "mlguard_x.alive"):
+            (tmp_path / name).touch()
+        assert self.count() == 4
+        assert self.count("mlguard_breaker_state", state="closed") == 1
+        assert len(list(tmp_path.glob("counter_*.db"))) == 2
+        assert {path.name for path in tmp_path.glob("mlguard_*.alive")} == {*alive, "mlguard_x.alive"}
+        draft, gone = tmp_path / "mlguard_counter.draft", tmp_path / "counter_mlguard-gone-1.db"
+        gone.rename(draft)
+        shutil.copy(draft, gone)
+        words = {"draft": draft.name, "into": "counter_mlguard-gone-2.db", "then_remove": [gone.name]}
+        (tmp_path / "mlguard_counter.plan").write_text(json.dumps(words))
+        assert self.count() == 4
+
+    def test_the_end_of_the_interpreter_and_forks(self, writer, tmp_path) -> None:
+        """The last writing is not left to the thread, and the state of a child is its own."""
+
+        @guarded(monitor=Monitor(log=False))
+        def f() -> None: ...
+
+        f()
+        writer._last()
+        assert (tmp_path / f"counter_{os.getpid()}.db").exists()
+        writer._hold()
+        writer._release()
+        thread = writer._thread
+        writer._restart()
+        assert writer._thread is not thread
+        assert writer._thread.is_alive()
