@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
-from mlguard.report import Figures, page
+from mlguard.report import Figures, gather, page
 from mlguard.report.drawing.markup import Html, clean, join, tag
 from mlguard.report.drawing.overview import headline
 from mlguard.report.drawing.section import time_ticks
@@ -377,3 +378,11 @@ def test_many_functions_and_causes_are_bounded(figures: Figures) -> None:
     assert "7 further functions" in said
     assert "most frequent of 99 fields." in said
     assert "most frequent of 1,234 causes." in said
+
+
+def test_calls_that_were_read_twice_are_noticed(day: Path, tmp_path: Path) -> None:
+    """A log and a record of the same calls add up to twice as many; the page says so."""
+    (tmp_path / "copy.jsonl").write_bytes(day.read_bytes())
+    said = "".join(Page(page(gather([day, tmp_path]))).text)
+    assert "some were read twice" in said
+    assert "some were read twice" not in "".join(Page(page(gather([day]))).text)

@@ -9,6 +9,8 @@ from mlguard.report.figures import Figures
 
 __all__ = ["about"]
 
+_TWICE = 0.8  # of the records; counting ids is right to a few per cent
+
 
 def about(figures: Figures) -> Html:
     """In plain sentences, with everything that a sceptic asks."""
@@ -43,6 +45,11 @@ def about(figures: Figures) -> Html:
         said.append(
             f"{share(source.nested, source.records)} of the records are of calls inside another guarded call; both "
             "are counted."
+        )
+    if source.distinct < _TWICE * source.records:
+        said.append(
+            f"There are only about {many(source.distinct, 'different id')} of calls: some were read twice, as from a "
+            "log and a record of the same service, and count twice. Fix: give one of them."
         )
     if frame.untimed:
         said.append(f"{many(frame.untimed, 'record')} without a time: counted, but not drawn over time.")
