@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
 import os
 import socket
@@ -25,6 +26,10 @@ def test_process_and_host() -> None:
     assert event["mlguard.attempts"] == 1
 
 
+FORKS = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")  # of libraries' threads
+
+
+@FORKS
 def test_a_forked_child_is_another_process() -> None:
     """What a parent knew of itself is not said by its child."""
     tell_identity({})
@@ -45,6 +50,7 @@ def _words() -> str:
     return worker()
 
 
+@FORKS
 def test_who_is_nobodys_worker() -> None:
     """The process that a user starts is no worker; one of a pool says its name, process and host."""
     assert worker() == ""
@@ -56,6 +62,7 @@ def test_who_is_nobodys_worker() -> None:
     assert said.endswith(f" on {socket.gethostname()}")
 
 
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 def test_a_ray_that_is_only_imported_is_left_alone() -> None:
     """Asking Ray for its ids would start a cluster, so it is asked only where it runs."""
     script = (
