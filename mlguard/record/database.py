@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Final
 import psutil
 
 from mlguard.record.columns import COLUMNS, expression, literal, quoted
+from mlguard.record.errors import RecordError
 from mlguard.record.folder import PACKED
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 __all__ = ["connect", "make_views"]
+
+_LEAST: Final = (1, 4)
+"""The first DuckDB that has all that is used here; tested with 1.4 and 2.0."""
 
 _MEMORY: Final = 0.5  # the share of the free memory that a query may take before it goes to the disk
 
@@ -43,6 +47,9 @@ def connect(files: Sequence[Path], scratch: Path, memory: int | None = None) -> 
     """
     import duckdb
 
+    if tuple(int(part) for part in duckdb.__version__.split(".")[:2]) < _LEAST:
+        least = ".".join(map(str, _LEAST))
+        raise RecordError(f"DuckDB {duckdb.__version__} is too old. Fix: pip install 'duckdb>={least}'.")
     free = int(psutil.virtual_memory().available * _MEMORY)
     memory = free if memory is None else min(free, memory)
     connection = duckdb.connect(
@@ -71,7 +78,6 @@ def connect(files: Sequence[Path], scratch: Path, memory: int | None = None) -> 
             condition = _WHOLE if name == "plain_lines" else _SHAPE
             connection.execute(f"CREATE VIEW {name} AS SELECT line, filename FROM {source} WHERE {condition}")  # noqa: S608 - paths are quoted
     connection.execute("CREATE VIEW lines AS FROM packed_lines UNION ALL FROM plain_lines")
-    make_views(connection, {})
     return connection
 
 
