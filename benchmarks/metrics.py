@@ -90,7 +90,7 @@ def cases() -> list[Case]:
                 _WITHOUT: guarded(monitor=off, validation=False)(score),
                 _BY_HAND: counted_by_hand(CollectorRegistry())(score, "score"),
             },
-            budgets=(Budget(_WITHOUT, 1.02), Budget(_BY_HAND, 1.0)),
+            budgets=(Budget(_WITHOUT, 1.05), Budget(_BY_HAND, 1.0)),  # without runs the same code: 5% is noise
         ),
         *(
             Case(
