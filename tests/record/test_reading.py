@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import datetime
 import gzip
 import os
@@ -280,3 +281,51 @@ def test_a_reader_beside_a_writer(tmp_path) -> None:
         thread.join()
         writer.close()
     assert writer.stats()["last_error"] is None
+
+
+def test_what_is_kept_is_a_table(folder) -> None:
+    """Rows that many queries ask for are read once."""
+    with open_calls(folder) as calls:
+        calls.keep("refused", "SELECT call_id FROM calls WHERE disposition = ?", ["rejected_validation"])
+        assert rows(calls, "SELECT count(*) FROM refused") == [(10,)]
+        with pytest.raises(RecordError, match="let it be a SELECT"):
+            calls.keep("x", "DROP VIEW calls")
+        with pytest.raises(RecordError, match=r'"nope"'):
+            calls.keep("x", "SELECT nope FROM calls")
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_ctrl_c_ends_a_query(folder, watched: bool) -> None:
+    """A query that takes long ends at once where a person has seen enough, and the next one works."""
+    told: list[float] = []
+
+    def interrupt() -> None:
+        _thread.interrupt_main()
+
+    with open_calls(folder, progress=told.append if watched else None) as calls:
+        timer = threading.Timer(0.6, interrupt)
+        timer.start()
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            calls.sql("SELECT count(*) FROM range(1000000) a(x), range(1000000) b(y) WHERE x * y % 7 = 3")
+        assert time.monotonic() - started < 30
+        assert rows(calls, "SELECT count(*) FROM calls") == [(100,)]
+    assert bool(told) is watched
+    assert all(0 <= share <= 1 for share in told)
+
+
+def test_a_duckdb_that_is_too_old(folder, monkeypatch) -> None:
+    """It is named, with the fix."""
+    monkeypatch.setattr("duckdb.__version__", "1.1.3")
+    with pytest.raises(RecordError, match=r"DuckDB 1.1.3 is too old. Fix: pip install 'duckdb>=1.4'"):
+        open_calls(folder)
+
+
+def test_a_file_that_breaks_off_while_it_is_fetched(tmp_path) -> None:
+    """Rows that are not sorted or counted come while the file is read; where it breaks off, that is said."""
+    whole = gzip.compress(b"".join(b'{"mlguard.call_id":"p%06d"}\n' % number for number in range(600_000)))
+    (tmp_path / "calls-1.jsonl.gz").write_bytes(whole[: len(whole) * 9 // 10])
+    with open_calls(tmp_path) as calls:
+        found = calls.sql("SELECT call_id FROM calls")
+        with pytest.raises(RecordError, match="What came before it is not all"):
+            list(found.rows)
