@@ -21,7 +21,7 @@ __all__ = ["main"]
 
 CLAIMS = (
     "retry", "failing", "validation", "arrays", "rows", "cache", "memory", "drift", "metrics", "everything",
-    "monitoring", "imports",
+    "monitoring", "query", "imports",
 )  # fmt: skip
 """The modules that hold cases, in the order of the table."""
 
