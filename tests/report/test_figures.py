@@ -22,7 +22,7 @@ from mlguard.drift import profile as make_profile
 from mlguard.record import RecordError
 from mlguard.record.filters import Filters
 from mlguard.record.reading import open_calls
-from mlguard.report import Figures, gather
+from mlguard.report import Figures, gather, page
 from mlguard.report.figures.facts import ANSWERED, RAN
 from mlguard.report.figures.frame import MOST, step_for
 from mlguard.report.figures.latency import BARS, PERCENTILES, middle, percentiles
@@ -461,3 +461,28 @@ def test_packed_files_count_as_others_do(day: Path, tmp_path: Path) -> None:
     assert found.traffic == plain.traffic
     assert found.latency == plain.latency
     assert found.reference == plain.reference
+
+
+def test_drift_events_that_make_no_sense_are_left_out(day: Path, tmp_path: Path) -> None:
+    """Sides of unequal length, shares that are none, figures that are text: one such event spoils nothing."""
+    lines = [line for line in day.read_text().splitlines() if "mlguard.drift.field" in line]
+    event = json.loads(lines[0])
+    odd_ones: list[dict[str, Any]] = [
+        {"bins": []},
+        {"bins": ["a"], "reference": [1, 2], "current": [1]},
+        {"bins": ["a"], "reference": [-1], "current": [1]},
+        {"bins": ["a"], "reference": ["x"], "current": [1e300]},
+        {"bins": None},
+        {"field": 7},
+    ]
+    file = tmp_path / "drift.jsonl"
+    with file.open("w") as out:
+        out.write("\n".join(lines) + "\n")
+        for one in odd_ones:
+            out.write(json.dumps(event | {f"mlguard.drift.{name}": value for name, value in one.items()}) + "\n")
+        strange = {"psi": "large", "rows": None, "moved": "all", "state": 3, "field": "strange", "fix": None}
+        out.write(json.dumps(event | {f"mlguard.drift.{name}": value for name, value in strange.items()}) + "\n")
+    shifts = {one.field: one for one in gather([file]).reference.shifts}
+    assert set(shifts) == {"income", "strange"}
+    assert (shifts["strange"].psi, shifts["strange"].rows, shifts["strange"].drifts) == (None, 0.0, False)
+    assert page(gather([file]))

@@ -14,6 +14,7 @@ from mlguard.report.figures.functions import Function
 __all__ = ["functions"]
 
 _SHOWN = 25
+_STANDS_OUT = 1.1  # times as many calls as the next one, from which the busiest is worth its name
 _NAME = 90
 
 
@@ -54,7 +55,10 @@ def _finding(found: tuple[Function, ...], names: dict[str, str], figures: Figure
         key=lambda one: one.percentiles[2] if one.percentiles else 0,
         default=None,
     )
-    said = f"{name} was called most, {share(first.calls, total)} of {many(total, 'call')}"
+    if first.calls < _STANDS_OUT * found[1].calls and len(found) > 3:
+        said = f"{many(figures.source.functions, 'function')}, the busiest with {many(first.calls, 'call')}"
+    else:
+        said = f"{name} was called most, {share(first.calls, total)} of {many(total, 'call')}"
     if slow is not None and slow.percentiles:
         said += (
             f"; {clip(names[slow.name], 60)} is slowest at the far end, with a p99 of {duration(slow.percentiles[2])}"

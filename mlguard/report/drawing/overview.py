@@ -122,7 +122,7 @@ def _were(calls: float) -> str:
 
 
 def key_figures(figures: Figures) -> Content:
-    """The five numbers that everybody asks for."""
+    """The six numbers that everybody asks for."""
     traffic = figures.traffic
     calls = traffic.calls()
     if not calls:

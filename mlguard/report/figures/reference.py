@@ -118,14 +118,18 @@ def from_events(record: Calls, where: str = "TRUE", parameters: tuple[Any, ...] 
 
 def _event(line: str) -> dict[str, Any] | None:
     """An event of which the parts that are drawn make sense."""
-    event: dict[str, Any] = json.loads(line)
+    try:
+        event: dict[str, Any] = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
     bins, before, now = (event.get(f"mlguard.drift.{name}") for name in ("bins", "reference", "current"))
-    sides = (before, now)
+    sides: tuple[Any, Any] = (before, now)
     good = (
         isinstance(event.get("mlguard.drift.field"), str)
         and isinstance(bins, list)
+        and bins
         and all(isinstance(side, list) and len(side) == len(bins) for side in sides)
-        and all(_number(share) is not None for side in sides if isinstance(side, list) for share in side)
+        and all(0 <= (_number(share) or 0.0) <= 1 for side in sides for share in side)
     )
     return event if good else None
 
@@ -146,8 +150,8 @@ def _shift(key: tuple[str, str, str], events: list[tuple[datetime | None, dict[s
         source="event",
         drifts=events[-1][1].get("mlguard.drift.state") == "onset",
         bins=tuple(map(str, said("bins")[:_BINS])),
-        reference=tuple(float(share) for share in said("reference")[:_BINS]),
-        current=tuple(float(share) for share in said("current")[:_BINS]),
+        reference=tuple(_number(share) or 0.0 for share in said("reference")[:_BINS]),
+        current=tuple(_number(share) or 0.0 for share in said("current")[:_BINS]),
         psi=_number(said("psi")),
         p_value=_number(said("p_value")),
         wasserstein=_number(said("wasserstein")),
@@ -315,14 +319,18 @@ def _category(text: str | None) -> Any:
     """A value of a record as it was: categories here are numbers and booleans."""
     if text in ("true", "false"):
         return text == "true"
+    if text is None or text == "nan":
+        return None
     number = _number(text)
     return int(number) if number is not None and number.is_integer() else number if number is not None else text
 
 
 def _number(value: Any) -> float | None:
+    """A finite number; None for anything else."""
     if isinstance(value, bool):
         return None
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
+    return number if math.isfinite(number) else None
