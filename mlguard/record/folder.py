@@ -11,7 +11,19 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = ["GAIN", "LOOK_EVERY", "OPEN", "PACKED", "PART", "PREFIX", "SUFFIX", "Segment", "make_room", "segments_of"]
+__all__ = [
+    "GAIN",
+    "LOOK_EVERY",
+    "OPEN",
+    "PACKED",
+    "PART",
+    "PREFIX",
+    "SUFFIX",
+    "Room",
+    "Segment",
+    "make_room",
+    "segments_of",
+]
 
 PREFIX: Final = "calls-"
 SUFFIX: Final = ".jsonl"
@@ -63,8 +75,17 @@ def segments_of(folder: Path, *, parts: bool = False) -> list[Segment]:
     return sorted(found)
 
 
-def make_room(folder: Path, *, most: int, reserve: int, oldest: float | None, spare: Path) -> int:
-    """Removes the segments whose last write is longest ago until the rest fits; returns how many went.
+class Room(NamedTuple):
+    """What making room came to."""
+
+    removed: int
+    """Segments that went."""
+    plain: int
+    """Segments that are not packed, which are those of all processes that write here."""
+
+
+def make_room(folder: Path, *, most: int, reserve: int, oldest: float | None, spare: Path) -> Room:
+    """Removes the segments whose last write is longest ago until the rest fits.
 
     Args:
         folder: Where.
@@ -93,4 +114,4 @@ def make_room(folder: Path, *, most: int, reserve: int, oldest: float | None, sp
         else:
             removed += 1
         held -= one.size + (reserve if one.path in growing else 0)
-    return removed
+    return Room(removed, max(1, sum(one.path.suffix == SUFFIX for one in found)))

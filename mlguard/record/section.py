@@ -31,8 +31,8 @@ class Record(Section):
     segment_bytes: Size = Field(default="64MiB", validate_default=True)
     """How large one file of one process grows before the next begins. Files are removed whole, so this is also the
     step in which the past goes. Full files are packed; the last one of each process is not, and a query reads it in a
-    tenth of a second. At most a quarter of `max_bytes`: where the
-    default is more than that, a quarter is taken."""
+    tenth of a second. At most a quarter of `max_bytes`, where the default is more. Where many processes write, their
+    files together are: 64 of them in a folder of 1 GiB fill files of 4 MiB."""
     max_age: Duration | None = None
     """From which age on calls go, whatever room is left, judged by a file's last write. None: only for `max_bytes`."""
     max_waiting: int = Field(default=10_000, ge=1, le=1_000_000)

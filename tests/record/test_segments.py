@@ -62,6 +62,20 @@ def test_the_oldest_go(small, tmp_path) -> None:
     assert small.stats()["removed"] > 0
 
 
+def test_many_workers_fill_smaller_files(tmp_path) -> None:
+    """Files that are not packed take a quarter of the folder, however many processes there are."""
+    record = tmp_path / "record"
+    record.mkdir()
+    alone = Segments(Record(path=str(tmp_path / "alone"), max_bytes="8MiB"))
+    alone.append(lines(0, 4_000))
+    assert len(segments_of(tmp_path / "alone")) == 1
+    for number in range(6):
+        (record / f"calls-{number}.jsonl").write_bytes(b"".join(lines(0, 10)))
+    one_of_many = Segments(Record(path=str(record), max_bytes="8MiB"))
+    one_of_many.append(lines(0, 4_000))
+    assert len([one for one in segments_of(record) if one.path.suffix == ".gz"]) >= 3
+
+
 def test_other_files_are_left_alone(small, tmp_path) -> None:
     """Nothing but segments is counted or removed."""
     record = tmp_path / "record"
