@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from mlguard.sinks.prometheus_files import Writer
 
-__all__ = ["exposition", "register"]
+__all__ = ["exposition", "flush", "register"]
 
 _MARK: Final = "_mlguard"
 """The attribute of a registry under which it knows our collector, whichever copy of this module made it."""
@@ -45,8 +45,8 @@ Read = Callable[[], Iterable[Reading]]
 def register(registry: CollectorRegistry = REGISTRY) -> None:
     """Puts the metrics into a registry: call it once, where the service starts. Calling it again changes nothing.
 
-    Where PROMETHEUS_MULTIPROC_DIR is set, it starts the thread that keeps this process's counts in a file there, once a
-    second, and again in every child that the process forks. A registry has no part in that.
+    Where PROMETHEUS_MULTIPROC_DIR is set, it starts the thread that keeps this process's counts in a file there, and
+    again in every child that the process forks. A registry has no part in that.
 
     Raises:
         PolicyError: PROMETHEUS_MULTIPROC_DIR names no folder that can be written to, or the registry has a metric of
@@ -69,6 +69,16 @@ def register(registry: CollectorRegistry = REGISTRY) -> None:
             vars(registry)[_MARK] = collector
         # By name: a module that was loaded anew takes the place of the old one; another copy of mlguard adds to it.
         collector.reads[readings.__name__] = readings.read
+
+
+def flush() -> None:
+    """Writes the counts of this process to its file now, where there are several workers.
+
+    That happens by itself when the interpreter ends. uvicorn ends its workers by a signal, which is no such end: there,
+    call it at the end of the application's lifespan.
+    """
+    if _multiprocess():
+        _writer().flush()
 
 
 def exposition(accept: str | None = None, registry: CollectorRegistry = REGISTRY) -> tuple[bytes, str]:

@@ -1,4 +1,4 @@
-"""The counts of several worker processes: each writes its own to files once a second, a scrape adds up all of them.
+"""The counts of several worker processes: each writes its own to files, a scrape adds up all of them.
 
 The files are those of `prometheus_client`, in PROMETHEUS_MULTIPROC_DIR: one for each kind of metric and process. A
 worker that is killed leaves its files behind, and they must stay, for a sum that loses a worker would go down, which
@@ -39,7 +39,12 @@ __all__ = ["EVERY", "Writer"]
 _log = structlog.get_logger("mlguard.metrics")
 
 EVERY: Final = 1.0
-"""Seconds between two writings: what a worker that is killed can lose of its counts. A scrape comes every 15."""
+"""Seconds between two writings at most: what a worker that is killed can lose of its counts."""
+
+OFTEN: Final = 0.1
+"""Seconds between them while calls come, and as long as the writing takes no more than `SHARE` of a core."""
+
+SHARE: Final = 0.01
 
 VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -94,13 +99,17 @@ class Writer:
             self._thread = threading.Thread(target=self._run, name="mlguard-prometheus", daemon=True)
             self._thread.start()
 
-    def flush(self) -> None:
-        """Writes what changed since the last time. Trouble is counted and told once; the next time tries again."""
+    def flush(self) -> bool:
+        """Writes what changed since the last time; whether anything was counted since.
+
+        Trouble is counted and told once; the next time tries again.
+        """
         try:
             with self._lock:
-                self._write()
+                return self._write()
         except Exception as error:
             self._trouble("mlguard.metrics.not_written", error, folder=os.environ.get(VARIABLE))
+            return False
 
     def collector(self) -> _Files:
         """For the registry of one scrape."""
@@ -155,15 +164,18 @@ class Writer:
 
     def _run(self) -> None:
         thread = threading.current_thread()
+        pause = OFTEN
         while self._thread is thread:
-            time.sleep(EVERY)
-            self.flush()
+            time.sleep(min(pause, EVERY))
+            before = time.thread_time()
+            counted = self.flush()
+            pause = max(OFTEN, (time.thread_time() - before) / SHARE) if counted else EVERY
 
     def _last(self) -> None:
         if self._thread is not None and not sys.is_finalizing():
             self.flush()
 
-    def _write(self) -> None:
+    def _write(self) -> bool:
         found = merged(self.reads.values())
         todo = [
             (key, value)
@@ -173,20 +185,22 @@ class Writer:
         ]
         counted = any(value for (metric, *_), value in todo if metric.kind != "gauge")
         if not (counted or self._values or self._asked):
-            return  # a child that was forked for something else leaves no files behind
+            return False  # a child that was forked for something else leaves no files behind
         new = sum(key not in self._values for key, _ in todo)
         if new:
             folder = _folder()
             _refuse_full_disk(folder, new)
             self._presence.begin(folder)
+        changed = False
         for key, value in todo:
             if key not in self._values:
                 self._values[key] = _Value(*key)
-            self._values[key].set(value)
+            changed |= self._values[key].set(value) and key[0].kind != "gauge"
         gone = self._values.keys() - {key for key, _ in todo}
         for key in gone:  # a function, a policy: a file has no way to forget
             if key[0].kind == "gauge":
                 self._values[key].set(0.0)
+        return changed
 
     def _trouble(self, event: str, error: Exception, **more: Any) -> None:
         self.failures += 1
@@ -210,10 +224,13 @@ class _Value:
         self._base = 0.0 if metric.kind == "gauge" else self._value.get()
         self._last: float | None = None
 
-    def set(self, value: float) -> None:
-        if value != self._last:
-            self._value.set(self._base + value)
-            self._last = value
+    def set(self, value: float) -> bool:
+        """Whether it is another number than before."""
+        if value == self._last:
+            return False
+        self._value.set(self._base + value)
+        self._last = value
+        return True
 
 
 class _Files:

@@ -112,6 +112,11 @@ def test_every_metric_has_its_family(called) -> None:
         assert (family.type, family.documentation, family.unit) == (metric.kind, metric.help, metric.unit)
 
 
+def test_flush_is_for_several_workers(called) -> None:
+    """In one process there is nothing to write, and nothing happens."""
+    prometheus.flush()
+
+
 def test_register_again_changes_nothing(called) -> None:
     """As a module that is run twice does; each series is there once."""
     registry = CollectorRegistry()

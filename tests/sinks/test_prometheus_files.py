@@ -169,6 +169,23 @@ def test_what_ends_in_order_loses_nothing(run, tmp_path) -> None:
     assert run("prometheus.register(); print(scrape())") == "2.0\n"
 
 
+def test_flush(run) -> None:
+    """A server that ends its workers by a signal, as uvicorn does, loses nothing where it is called before."""
+    said = run("""
+        prometheus_files.EVERY = prometheus_files.OFTEN = 60.0
+        prometheus.register()
+
+        def work():
+            for x in range(7): f(x)
+            prometheus.flush()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
+
+        print(os.waitpid(forked(work), 0)[1] == signal.SIGTERM, scrape())
+    """)
+    assert said == "True 7.0\n"
+
+
 def test_children_that_count_nothing_leave_no_files(run) -> None:
     """A pool of helpers that make no guarded calls does not fill the folder."""
     said = run("""
