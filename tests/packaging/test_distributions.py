@@ -54,7 +54,14 @@ def test_the_sdist_holds_what_the_project_is_made_of(sdist: Path) -> None:
     links = {member.name.partition("/")[2]: member.linkname for member in members if not member.isfile()}
     assert links == {"mlguard/call.txt": "call.py"}
     shipped = {member.name.partition("/")[2] for member in members}
-    assert {"SECURITY.md", "noxfile.py", "requirements.lock", "tests/packaging/features.py", "LICENSE"} <= shipped
+    assert {
+        "SECURITY.md",
+        "noxfile.py",
+        "zensical.toml",
+        "requirements.lock",
+        "tests/packaging/features.py",
+        "LICENSE",
+    } <= shipped
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("no git here to say which files are the project's")
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
