@@ -76,32 +76,19 @@ def test_a_ray_that_is_only_imported_is_left_alone() -> None:
     assert done.stdout == "['host.name', 'process.pid'] '' False\n"
 
 
-def test_a_broken_ray_breaks_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The words for an error never become another error."""
-    monkeypatch.setitem(sys.modules, "ray", types.ModuleType("ray"))
-    assert worker() == ""
-
-
 class _Ray(types.ModuleType):
-    """The four answers of Ray that are asked for: for what a real one can't be made to say within one test."""
+    """The answers of Ray that are asked for, and how often: what a real one can't be made to count."""
 
-    WORKER_MODE = 1
-
-    def __init__(self, mode: int) -> None:
+    def __init__(self) -> None:
         super().__init__("ray")
-        self.started = True
-        self.worker = types.SimpleNamespace(mode=mode)
-        self.worker_id, self.actor_id = "w1", None
+        self.actor_id: str | None = None
         self.asked: list[str] = []
-
-    def is_initialized(self) -> bool:
-        return self.started
 
     def get_runtime_context(self) -> _Ray:
         return self
 
     def get_worker_id(self) -> str:
-        return self.worker_id
+        return "w1"
 
     def get_job_id(self) -> str:
         self.asked.append("job")
@@ -118,17 +105,24 @@ class _Ray(types.ModuleType):
         return self.actor_id
 
 
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> _Ray:
+    module, private = _Ray(), types.ModuleType("ray._private.worker")
+    private.global_worker = types.SimpleNamespace(mode=1)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ray", module)
+    monkeypatch.setitem(sys.modules, "ray._private.worker", private)
+    monkeypatch.setattr(identity, "_ray", {})
+    return module
+
+
 def told() -> dict[str, object]:
     event: dict[str, object] = {}
     tell_identity(event)
     return {name: value for name, value in event.items() if name.startswith("ray.")}
 
 
-def test_a_worker_asks_once_for_what_stays_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_asks_once_for_what_stays_the_same(ray: _Ray) -> None:
     """Job and node are asked for once; task and actor for each event, as a worker may become an actor's later."""
-    ray = _Ray(mode=_Ray.WORKER_MODE)
-    monkeypatch.setitem(sys.modules, "ray", ray)
-    monkeypatch.setattr(identity, "_ray", ("", {}))
     expected = {"ray.job_id": "j1", "ray.node_id": "n1", "ray.worker_id": "w1", "ray.task_id": "t1"}
     assert told() == expected
     ray.actor_id = "a1"
@@ -137,17 +131,18 @@ def test_a_worker_asks_once_for_what_stays_the_same(monkeypatch: pytest.MonkeyPa
     assert worker() == f"worker w1 of Ray, process {os.getpid()} on {socket.gethostname()}"
 
 
-def test_a_driver_that_joins_another_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is another worker there; and no task is asked for, which Ray would warn of."""
-    ray = _Ray(mode=0)
-    monkeypatch.setitem(sys.modules, "ray", ray)
-    monkeypatch.setattr(identity, "_ray", ("", {}))
-    assert told()["ray.worker_id"] == "w1"
-    ray.started = False
+@pytest.mark.parametrize("mode", [0, None], ids=["a driver", "a Ray Client, or not started"])
+def test_a_driver_asks_nobody(ray: _Ray, mode: int | None) -> None:
+    """It runs no task; and a Ray Client would ask its server over the network at every event."""
+    sys.modules["ray._private.worker"].global_worker.mode = mode  # type: ignore[attr-defined]
     assert told() == {}
-    ray.started, ray.worker_id = True, "w2"
-    assert told() == {"ray.job_id": "j1", "ray.node_id": "n1", "ray.worker_id": "w2"}
-    assert "task" not in ray.asked
+    assert worker() == ""
+    assert ray.asked == []
+
+
+def test_a_broken_ray_breaks_no_error(ray: _Ray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words for an error never become another error."""
+    monkeypatch.delattr(_Ray, "get_runtime_context")
     assert worker() == ""
 
 
