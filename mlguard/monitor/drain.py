@@ -135,7 +135,7 @@ class Drain:
         try:
             _at_exit()
             # Not `threading.Thread`: its start takes a lock and waits, which a signal handler in its midst would too.
-            _thread.start_new_thread(self._empty, (self._queue,))
+            _thread.start_new_thread(self._run, (self._queue,))
         except RuntimeError as error:  # no thread to be had, or the interpreter is about to end: the next put tries
             self._unstarted.append(True)
             self.last_error = type(error).__name__
@@ -146,6 +146,10 @@ class Drain:
     def _hurry(self) -> None:
         with contextlib.suppress(RuntimeError):  # the bell rings already
             self._bell.release()
+
+    def _run(self, queue: SimpleQueue[Any]) -> None:
+        sys.settrace(threading.gettrace())  # debuggers see this thread as they see those of `threading`
+        self._empty(queue)
 
     def _empty(self, queue: SimpleQueue[Any]) -> None:
         """In the thread: until it is closed."""

@@ -443,6 +443,21 @@ def test_a_record_that_fails_is_counted(lines, monkeypatch) -> None:
     assert predict.guard.stats()["monitor"]["last_instrumentation_error"] == "record: OSError"
 
 
+def test_it_explains_where_events_go(tmp_path) -> None:
+    """`explain` names every way out that is on."""
+    about = Monitor(
+        log="background", record=str(tmp_path / "calls"), record_outputs=True, spans=True, slow_call=2, sample_rate=0.5
+    )
+    said = "\n".join(Reporter(Target(add), about).explain())
+    assert "One structlog event for 0.5 of the successful calls and every other one" in said
+    assert "The log is written in a thread of its own" in said
+    assert f"The same events, with what was predicted, are kept in {tmp_path / 'calls'}." in said
+    assert "One OpenTelemetry span for every call" in said
+    assert "A call is slow from 2s on." in said
+    assert Reporter(Target(add), Monitor(log=False)).explain()[0] == "Calls are counted, not logged."
+    assert Reporter(Target(add), Monitor(log=False, record="calls")).explain()[0].startswith("One event for every call")
+
+
 def test_a_listener_that_raises_is_counted(watch, lines) -> None:
     """Who listens to calls can't fail one; the others still hear of it."""
     from mlguard.monitor.listeners import listen, unlisten
