@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-import platform
+import sys
 import threading
 import weakref
 from collections import defaultdict, deque
@@ -70,9 +70,11 @@ class Readings:
         """Every series of this process, metric by metric, in the order of `metrics.METRICS`."""
         gauges: dict[Metric, dict[_Labels, float]] = defaultdict(dict)
         with self._lock:
+            shown: set[int] = set()
             for bound, current in self._bounds():
                 for guard, room in _rooms(bound):
-                    self._take(guard, room, gauges if current else None)
+                    self._take(guard, room, gauges if current and id(room) not in shown else None)
+                    shown.add(id(room))  # several functions may share it
             for source in list(self._sources):
                 self._take(OTHER, source, gauges)
             self._note(gauges, [(metrics.BUILD_INFO, _build(), 1.0)])
@@ -264,7 +266,7 @@ def _rooms(bound: Bound) -> Iterator[tuple[str, Any]]:
 def _build() -> _Labels:
     from mlguard import __version__
 
-    return __version__, platform.python_version()
+    return __version__, ".".join(map(str, sys.version_info[:3]))
 
 
 def _unhurried(listed: Any) -> list[Any]:

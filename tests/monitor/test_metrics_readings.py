@@ -559,6 +559,9 @@ def test_a_scope_is_counted_once() -> None:
     found = read()[metrics.BREAKER_TRANSITIONS.name]
     assert found["scope:payments", "open"] == 1
     assert {labels[0] for labels in found} == {"scope:payments"}
+    assert read()[metrics.BREAKER_STATE.name]["scope:payments", "open"] == 1
+    first.guard.reset()
+    assert read()[metrics.BREAKER_TRANSITIONS.name]["scope:payments", "open"] == 1
 
 
 def test_caches_that_share_a_store_are_counted_apart() -> None:
