@@ -186,6 +186,35 @@ def test_flush(run) -> None:
     assert said == "True 7.0\n"
 
 
+def test_the_end_of_a_lifespan(run) -> None:
+    """An application with install(metrics=...) writes at its end, so that restarts under uvicorn lose nothing."""
+    pytest.importorskip("fastapi", reason="the extra 'fastapi' is not installed")
+    said = run("""
+        import asyncio
+        from fastapi import FastAPI
+        from mlguard.integrations.fastapi import install
+        prometheus_files.EVERY = prometheus_files.OFTEN = 60.0
+
+        def work():
+            app = FastAPI()
+            install(app, metrics="/metrics")
+            steps = iter(["startup", "shutdown"])
+
+            async def receive():
+                f(1)
+                return {"type": f"lifespan.{next(steps)}"}
+
+            async def send(message):
+                pass
+
+            asyncio.run(app({"type": "lifespan", "state": {}}, receive, send))
+            signal.raise_signal(signal.SIGKILL)
+
+        print(os.waitpid(forked(work), 0)[1] == signal.SIGKILL, scrape())
+    """)
+    assert said == "True 2.0\n"
+
+
 def test_children_that_count_nothing_leave_no_files(run) -> None:
     """A pool of helpers that make no guarded calls does not fill the folder."""
     said = run("""

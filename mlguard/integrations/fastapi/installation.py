@@ -156,6 +156,11 @@ class Installed:
             if app.middleware_stack is None and getattr(app.state, "mlguard", None) is None:
                 self.handle_errors(app)
 
+    def end(self) -> None:
+        """At the end of each process that served."""
+        if self._scrape is not None:
+            self._scrape.stop()
+
 
 def _mounted(app: Starlette, seen: list[Starlette]) -> Iterator[Starlette]:
     seen.append(app)

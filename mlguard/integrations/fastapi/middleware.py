@@ -41,6 +41,8 @@ class GuardMiddleware:
         self._installed.begin()
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            if scope["type"] == "lifespan":
+                self._installed.end()
             return
         until = self._deadline(scope)
         if until is not None and until.at is not None and until.at <= clock.now():

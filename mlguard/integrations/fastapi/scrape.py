@@ -30,6 +30,10 @@ class Scrape:
         """
         self._prometheus.register()
 
+    def stop(self) -> None:
+        """At a process's end: uvicorn ends it by a signal, which leaves no later time to write what was counted."""
+        self._prometheus.flush()
+
     async def page(self, request: Request) -> Response:
         """The metrics, read in a thread: with several workers they are in files."""
         body, content_type = await asyncio.to_thread(self._prometheus.exposition, request.headers.get("accept"))
