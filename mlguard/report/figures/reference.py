@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from mlguard.drift.event import EVENT
 from mlguard.monitor.redaction import HIDDEN
-from mlguard.record.columns import literal, pointer
+from mlguard.record.columns import by_key, expression, literal, pointer
 
 if TYPE_CHECKING:
     from mlguard.drift import Profile
@@ -35,6 +36,7 @@ _EVENTS: Final = 10_000
 """Events that are looked at, the latest; a fleet in which every field flaps writes more than anybody reads."""
 
 _BINS = 40  # of a field that are shown
+_ABOUT = ("timestamp", "code.function.name", "mlguard.policy")  # what filters may ask of an event
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,10 @@ def from_events(record: Calls, where: str = "TRUE", parameters: tuple[Any, ...] 
         where: Which events: SQL over `time`, `function` and `policy`, with question marks.
         parameters: Values for these.
     """
+    shown = ", ".join(f"{expression(by_key[key].key, by_key[key].type)} AS {by_key[key].name}" for key in _ABOUT)
     rows = record.sql(
-        "SELECT time, json FROM (SELECT TRY_CAST(TRY(line->>'/timestamp') AS TIMESTAMP) AS time, "
-        "TRY(line->>'/code.function.name') AS function, TRY(line->>'/mlguard.policy') AS policy, line AS json "
-        """FROM lines WHERE contains(line, '"mlguard.drift.field"') AND TRY(line->>'/event') = 'mlguard.drift') """
+        f"SELECT time, json FROM (SELECT {shown}, line AS json FROM lines "
+        f"""WHERE contains(line, '"mlguard.drift.field"') AND {expression("event", "VARCHAR")} = '{EVENT}') """
         f"WHERE {where} ORDER BY time DESC NULLS LAST LIMIT {_EVENTS}",
         parameters,
     ).rows
