@@ -7,7 +7,6 @@ the names that Ray's logs have: `ray.job_id`, `ray.node_id`, `ray.worker_id`, `r
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import socket
 import sys
@@ -41,6 +40,8 @@ def worker() -> str:
         ids = _ids_of_ray() if "ray" in sys.modules else {}
         if ids:
             return f"worker {ids['ray.worker_id']} of Ray, {where}"
+    import multiprocessing  # every event loads this file, and few processes are workers
+
     if multiprocessing.parent_process() is not None:
         return f"{multiprocessing.current_process().name}, {where}"
     return ""
