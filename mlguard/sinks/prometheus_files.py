@@ -108,7 +108,7 @@ class Writer:
             with self._lock:
                 return self._write()
         except Exception as error:
-            self._trouble("mlguard.metrics.not_written", error, folder=os.environ.get(VARIABLE))
+            self.warn("mlguard.metrics.not_written", error, folder=os.environ.get(VARIABLE))
             return False
 
     def collector(self) -> _Files:
@@ -121,7 +121,7 @@ class Writer:
         try:
             put_together(folder)
         except Exception as error:  # they are read one by one, then
-            self._trouble("mlguard.metrics.not_put_together", error, folder=str(folder))
+            self.warn("mlguard.metrics.not_put_together", error, folder=str(folder))
 
     def metrics(self) -> Iterable[Figure]:
         yield metrics.INSTRUMENTATION_ERRORS, (), self.failures
@@ -145,7 +145,7 @@ class Writer:
                     pass
             except Exception as error:
                 if not alive and os.path.exists(name):  # else it is just being made, or has gone
-                    self._trouble("mlguard.metrics.damaged_file", error, file=name)
+                    self.warn("mlguard.metrics.damaged_file", error, file=name)
             else:
                 yield name
 
@@ -202,7 +202,8 @@ class Writer:
                 self._values[key].set(0.0)
         return changed
 
-    def _trouble(self, event: str, error: Exception, **more: Any) -> None:
+    def warn(self, event: str, error: Exception, **more: Any) -> None:
+        """Counts trouble, and logs it once."""
         self.failures += 1
         about = f"{event} {more}"
         if about not in self._told and len(self._told) < 100:
