@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from mlguard.cli import query
 from mlguard.cli.app import app
 from mlguard.record import search
 from tests.record.calls import event, failure, write
@@ -310,6 +311,33 @@ def test_the_newest_are_found_without_reading_all(tmp_path, monkeypatch) -> None
     assert looked == [1]
     assert len(ids(run(tmp_path, "--json", "-n", 7))) == 7
     assert looked == [1, 1, 4]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress(folder, monkeypatch, terminal: bool) -> None:
+    """What takes longer than a second says on standard error how far it is: one line on a terminal, which goes again."""
+    now = 0.0
+    told: list[str] = []
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return terminal
+
+        def write(self, text: str) -> int:
+            told.append(text)
+            return len(text)
+
+    monkeypatch.setattr("mlguard.clock.now", lambda: now)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with query._Progress() as progress:
+        for share in (0.1, 0.2, 0.3, 0.4):
+            progress(share)
+            now += 0.9
+        progress(0.5)
+    said = "".join(told)
+    assert "10%" not in said
+    assert "50%" in said if terminal else "40%" in said
+    assert said.endswith("\r") is terminal
 
 
 def test_a_program_that_stops_reading(folder) -> None:
