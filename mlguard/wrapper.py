@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mlguard.bound import Bound, called
 from mlguard.errors import PolicyError
@@ -204,8 +204,7 @@ class Wrapper:
         if bound is not None:
             if unbound:
                 bound.forget(self.function.__globals__, self._numbers)
-            rooms: Iterable[Any] = bound.wiring.rooms.values()
-            for room in rooms:
+            for room in cast("Iterable[Any]", bound.wiring.rooms.values()):
                 room.reset()
                 if hasattr(room, "metrics"):
                     readings.forget(room)  # what nobody has read is no part of any total: that would cost more than all
