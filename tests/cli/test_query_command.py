@@ -314,29 +314,19 @@ def test_the_newest_are_found_without_reading_all(tmp_path, monkeypatch) -> None
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_progress(folder, monkeypatch, terminal: bool) -> None:
-    """What takes longer than a second says on standard error how far it is: one line on a terminal, which goes again."""
+def test_progress(capsys, monkeypatch, terminal: bool) -> None:
+    """What takes longer than a second says on standard error how far it is; on a terminal in one line, which goes."""
     now = 0.0
-    told: list[str] = []
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return terminal
-
-        def write(self, text: str) -> int:
-            told.append(text)
-            return len(text)
-
     monkeypatch.setattr("mlguard.clock.now", lambda: now)
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     with query._Progress() as progress:
         for share in (0.1, 0.2, 0.3, 0.4):
             progress(share)
             now += 0.9
         progress(0.5)
-    said = "".join(told)
+    said = capsys.readouterr().err
     assert "10%" not in said
-    assert "50%" in said if terminal else "40%" in said
+    assert ("50%" if terminal else "40%") in said
     assert said.endswith("\r") is terminal
 
 
