@@ -256,6 +256,12 @@ def test_charts_have_names_words_and_tables(figures: Figures) -> None:
             assert attributes.get("aria-hidden") or attributes.get("role")
     ids = [attributes["id"] for _, attributes in read.elements if attributes.get("id")]
     assert len(ids) == len(set(ids))
+    tables = [text for text in read.text if text.startswith("The numbers")]
+    assert set(tables) > {
+        "The numbers of the concerns over time",
+        "The numbers behind this chart",
+        "The numbers over time",
+    }
     wanted = [attributes["data-table"] for _, attributes in read.elements if attributes.get("data-table")]
     assert len(wanted) == 2
     assert set(wanted) <= set(ids)

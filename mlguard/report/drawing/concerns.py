@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from mlguard.report.drawing.markup import Content, Html, tag
 from mlguard.report.drawing.section import section, table_behind, time_axis
 from mlguard.report.drawing.svg import area, bars, chart, grid, label, stretched
-from mlguard.report.drawing.words import clip, count, duration, many, moment, share, size, tick
+from mlguard.report.drawing.words import NOTHING, clip, count, duration, many, moment, share, size, tick
 from mlguard.report.figures import Figures
 from mlguard.report.figures.concerns import (
     BreakerFigures,
@@ -55,6 +55,7 @@ def concerns(figures: Figures) -> Html | None:
         tag("div", *rows, _axis(frame) if rows else None, class_="concerns"),
         tag("p", f"Without a trace in this record: {', '.join(silent)}.", class_="note") if silent else None,
         table_behind(("concern", "what", "value"), _numbers(figures), name="The numbers of the concerns", numbers=(2,)),
+        _over_time(figures) if rows and frame.steps > 1 else None,
     )
 
 
@@ -247,6 +248,20 @@ def _deadline(one: DeadlineFigures, frame: Frame) -> _Said:
 def _fallback(one: FallbackFigures, frame: Frame) -> _Said:
     said: list[Content] = [f"It stood in for: {_reasons(one.causes)}."] if one.causes else []
     return count(one.answered), "degraded answers", said, _plot(one.steps, frame, "Fallbacks", "fallback")
+
+
+def _over_time(figures: Figures) -> Html:
+    """What the plots show, step by step; of memory the share of its limit."""
+    frame = figures.frame
+    found = {name: one.steps for name, one in vars(figures.concerns).items() if one is not None}
+
+    def cell(name: str, step: int) -> str:
+        value = found[name][step]
+        return NOTHING if value is None else share(value, 1) if name == "memory" else count(value)
+
+    rows = ([moment(frame.at(step), frame), *(cell(name, step) for name in found)] for step in range(frame.steps))
+    numbers = range(1, len(found) + 1)
+    return table_behind(("from", *found), rows, name="The numbers of the concerns over time", numbers=numbers)
 
 
 _BYTES = ("used", "limit")

@@ -62,14 +62,13 @@ def share(part: float, whole: float) -> str:
     if whole <= 0:
         return NOTHING
     percent = 100 * part / whole
+    if part <= 0 or part >= whole or 10 <= percent < 90:
+        return f"{min(max(percent, 0), 100):.0f}{THIN}%"
     for digits in (1, 2, 3, 4) if percent > 50 else (1, 2):
         text = f"{percent:.{digits}f}"
-        if (float(text) < 100 or part >= whole) and (float(text) > 0 or part <= 0):
-            break
-    else:
-        text = "> 99.9999" if percent > 50 else "< 0.01"
-    if "." in text and digits == 1 and (10 <= percent < 90 or float(text) in (0.0, 100.0)):
-        text = f"{percent:.0f}"
+        if 0 < float(text) < 100:
+            return f"{text}{THIN}%"
+    text = "> 99.9999" if percent > 50 else "< 0.01"
     return f"{text}{THIN}%"
 
 
