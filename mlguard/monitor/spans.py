@@ -127,6 +127,9 @@ class Spans:
                     fields["mlguard.attempts"] = this.attempts
                 self._reporter.teller.tell_met(fields, this)
                 this.span.set_attributes(_attributes(fields))
+        except Exception as trouble:
+            self._reporter.trouble("span", trouble)
+        try:
             this.span.end(ended)
         except Exception as trouble:
             self._reporter.trouble("span", trouble)
@@ -136,8 +139,14 @@ def _attributes(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields as OpenTelemetry takes them: numbers, texts, and lists of one kind of these."""
     found: dict[str, Any] = {}
     for key, value in fields.items():
-        if isinstance(value, list) and len({type(item) for item in value}) != 1:
-            value = [str(item) for item in value]
-        if value is not None:
-            found[key] = value
+        if isinstance(value, list):
+            of_one_kind = len({type(item) for item in value}) == 1 and all(map(_fits, value))
+            found[key] = value if of_one_kind else [str(item) for item in value]
+        elif value is not None:
+            found[key] = value if _fits(value) else str(value)
     return found
+
+
+def _fits(value: Any) -> bool:
+    """False for an integer beyond 64 bits with a sign: its exporter would drop it, and all spans beside it."""
+    return not isinstance(value, int) or -(2**63) <= value < 2**63

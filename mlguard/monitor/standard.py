@@ -90,8 +90,10 @@ class _Logger:
             None,
             event.get("code.function.name"),
         )
-        # Not as extra=, which refuses names that a record has; a note of such a name is called note.NAME before.
-        record.__dict__.update({"event": name, **event})
+        # Not as extra=, which refuses names that a record has. Notes of such names are note.NAME; what the application
+        # binds to structlog's context may be called name or args, and must not replace the record's own.
+        own = record.__dict__
+        own.update({key: value for key, value in {"event": name, **event}.items() if key not in own})
         record.exc_text = event.get("exception")  # which formatters print below the message
         self._logger.handle(record)
 

@@ -283,6 +283,22 @@ def test_the_event_names_the_span(traced: Traced) -> None:
     assert Event.model_validate(lines[0]).span_id == lines[0]["span_id"]
 
 
+def test_attributes_are_what_an_exporter_takes(traced: Traced) -> None:
+    """Lists of several kinds become texts, and so do integers beyond 64 bits: one of them would cost a whole batch."""
+
+    @guarded(monitor=SPANS)
+    def predict() -> None:
+        note(mixed=[1, "two"], equal=[1, 2], large=2**63, larger=[2**63, 1], nothing=None)
+
+    predict()
+    attributes = traced.named("predict").attributes
+    assert attributes["mixed"] == ("1", "two")
+    assert attributes["equal"] == (1, 2)
+    assert attributes["large"] == str(2**63)
+    assert attributes["larger"] == (str(2**63), "1")
+    assert "nothing" not in attributes
+
+
 def test_an_outcome_has_a_span_too(traced: Traced) -> None:
     """`f.guard.call` is a call."""
 

@@ -155,6 +155,23 @@ def test_a_handler_that_changes_the_record_leaves_the_event_to_others(caplog: py
     assert caplog.records[1].__dict__["mlguard.input.x"] == 2.0
 
 
+def test_context_of_structlog_replaces_nothing_of_a_record(caplog: pytest.LogCaptureFixture) -> None:
+    """What an application binds to structlog's context under a name of the record's own leaves the record whole."""
+
+    @guarded(monitor=Monitor())
+    def predict(x: float) -> float:
+        return x
+
+    with (
+        caplog.at_level(logging.INFO, logger="mlguard"),
+        structlog.contextvars.bound_contextvars(name="Ada", args=5, request_id="r1"),
+    ):
+        predict(1.0)
+    (record,) = caplog.records
+    assert (record.name, record.__dict__["request_id"]) == ("mlguard", "r1")
+    assert record.getMessage().startswith("mlguard.call: ")
+
+
 # In the background
 
 
