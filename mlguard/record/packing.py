@@ -24,7 +24,7 @@ except ImportError:  # Windows
 
 __all__ = ["hold", "pack", "pack_abandoned"]
 
-_LEVEL: Final = 3  # of gzip: within a tenth of what level 6 makes of events, in a third of the time
+_LEVEL: Final = 3  # of gzip: 0.16 s of one core for 64 MiB; level 6 makes a sixth less of it, in twice the time
 _CHUNK: Final = 1 << 16
 _STALE: Final = 3_600.0  # seconds after which a part is nobody's work in progress
 

@@ -11,12 +11,13 @@ from mlguard import clock
 from mlguard.clock import Duration, Size
 from mlguard.section import Section
 
-__all__ = ["Record", "RecordSetting", "or_a_folder"]
+__all__ = ["FEWEST", "LEAST_SEGMENT", "Record", "RecordSetting", "or_a_folder"]
 
 LEAST_SEGMENT: Final = 256 * 1024
 """Bytes below which a segment would hold few of the longest lines."""
 
-_FEWEST = 4  # segments a folder must have room for: the oldest goes whole
+FEWEST: Final = 4
+"""Segments a folder must have room for: the oldest goes whole."""
 
 
 class Record(Section):
@@ -45,21 +46,21 @@ class Record(Section):
     @model_validator(mode="after")
     def _coherent(self) -> Self:
         room, segment = clock.bytes_of(self.max_bytes), clock.bytes_of(self.segment_bytes)
-        if room < _FEWEST * LEAST_SEGMENT:
-            raise ValueError(f"max_bytes = {room}: must be at least {clock.size_text(_FEWEST * LEAST_SEGMENT)}")
+        if room < FEWEST * LEAST_SEGMENT:
+            raise ValueError(f"max_bytes = {room}: must be at least {clock.size_text(FEWEST * LEAST_SEGMENT)}")
         if "segment_bytes" not in self.model_fields_set:
             return self
-        if not LEAST_SEGMENT <= segment <= room // _FEWEST:
+        if not LEAST_SEGMENT <= segment <= room // FEWEST:
             raise ValueError(
                 f"segment_bytes = {segment}: must be from {clock.size_text(LEAST_SEGMENT)} to a quarter of max_bytes, "
-                f"{clock.size_text(room // _FEWEST)}"
+                f"{clock.size_text(room // FEWEST)}"
             )
         return self
 
     @property
     def segment_size(self) -> int:
         """Bytes of one file: `segment_bytes`, or a quarter of `max_bytes` where the default would be more."""
-        return min(clock.bytes_of(self.segment_bytes), clock.bytes_of(self.max_bytes) // _FEWEST)
+        return min(clock.bytes_of(self.segment_bytes), clock.bytes_of(self.max_bytes) // FEWEST)
 
 
 def _section(value: Any) -> Any:

@@ -20,14 +20,13 @@ from mlguard.forks import renew_in_children
 from mlguard.record.folder import LOOK_EVERY, PREFIX, SUFFIX, make_room
 from mlguard.record.lines import LONGEST
 from mlguard.record.packing import hold, pack, pack_abandoned
-from mlguard.record.section import LEAST_SEGMENT, Record
+from mlguard.record.section import FEWEST, LEAST_SEGMENT, Record
 
 __all__ = ["BACK_OFF", "Segments"]
 
 BACK_OFF: Final = 1.0
 """Seconds after a failed write in which nothing is tried: a full disk is not asked a thousand times a second."""
 
-_FEWEST = 4
 _STEPS = 16  # a segment's size in steps after which the folder is looked at
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
@@ -145,7 +144,7 @@ class Segments:
         )
         self._removed += room.removed
         # Many workers pack smaller files, so that those which are not packed take no more than a quarter of the folder.
-        self._size = max(LEAST_SEGMENT, min(self._section.segment_size, most // _FEWEST // room.plain))
+        self._size = max(LEAST_SEGMENT, min(self._section.segment_size, most // FEWEST // room.plain))
 
     def _write(self, file: int, lines: list[bytes]) -> int:
         """Appends lines; returns how many. Of a write that stopped within a line, the piece is cut off again."""
