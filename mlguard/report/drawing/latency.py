@@ -198,9 +198,9 @@ def _distribution(one: Population, first: int, last: int) -> Html:
 
 
 _WHERE = {
-    "inside": ("executed", "in the function"),
-    "waiting": ("rejected_concurrency", "waiting"),
-    "around": ("retry", "in the guards"),
+    "inside": ("executed", "function"),
+    "waiting": ("rejected_concurrency", "waits"),
+    "around": ("retry", "guards"),
 }
 
 
