@@ -9,8 +9,9 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum
 from itertools import islice
 from typing import Annotated, Any, Final
@@ -20,7 +21,7 @@ from rich.console import Console
 
 from mlguard import clock
 from mlguard.cli import absent
-from mlguard.cli.recorded import as_json, as_text, details, events_table, rows_table, safe, safe_json
+from mlguard.cli.recorded import as_json, as_text, details, event_line, events_table, rows_table, safe, safe_json
 from mlguard.cli.times import time_of
 from mlguard.outcome import Disposition
 from mlguard.record.columns import COLUMNS
@@ -41,6 +42,15 @@ _MOST_ROWS: Final = 1_000
 
 _NARROWEST: Final = 8
 """Characters that a column of a table should have; with less, a row is shown a column a line."""
+
+_LOOK_EVERY: Final = 1.0
+"""Seconds between two looks of `--follow`."""
+
+_WRITTEN_WITHIN: Final = timedelta(seconds=30)
+"""What `--follow` looks back: calls of a busy process are written some seconds after they ended."""
+
+_MOST_FOLLOWED: Final = 10_000
+"""Calls of one look that `--follow` shows, the newest; more of them nobody reads."""
 
 _EVERY: Final = 2.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -94,9 +104,10 @@ def query(
     slow: Annotated[str | None, typer.Option(help='Calls that took at least so long: "500ms".')] = None,
     call_id: Annotated[str | None, typer.Option(help="One call and those inside it, with everything known.")] = None,
     trace_id: Annotated[str | None, typer.Option(help="The calls of one trace.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="The newest so many; others are counted.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many are shown, the newest first.")] = 20,
     sql: Annotated[str | None, typer.Option(help='A SELECT over the view "calls" instead.')] = None,
     count: Annotated[bool, typer.Option("--count", help="Only how many there are.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show calls as they come, until Ctrl-C.")] = False,
     json_lines: Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")] = False,
     csv_lines: Annotated[bool, typer.Option("--csv", help="Comma-separated, for spreadsheets.")] = False,
 ) -> None:
@@ -121,10 +132,14 @@ def query(
         raise typer.BadParameter("--json or --csv, not both.")
     if sql is not None and (filters.given() or count):
         raise typer.BadParameter("--sql says everything itself: put conditions and counts into it.")
+    if follow and (sql is not None or count or csv_lines or until is not None):
+        raise typer.BadParameter("--follow shows calls as they come: without --sql, --count, --csv and --until.")
     form = Form.JSON if json_lines else Form.CSV if csv_lines else Form.TABLE
     with _errors_end_it(), _Progress() as progress:
         if sql is not None:
             found = _own(paths, sql, form, progress)
+        elif follow:
+            found = _followed(paths, filters, form)
         elif count:
             found = _counted(paths, filters, form, progress)
         else:
@@ -158,6 +173,25 @@ def _listed(paths: list[str], filters: Filters, limit: int, form: Form, progress
     if not events:
         _say_nothing_found(paths, filters, progress)
     return bool(events)
+
+
+def _followed(paths: list[str], filters: Filters, form: Form) -> bool:
+    """Calls that end from now on, or from `--since` on, the oldest first."""
+    since = filters.since or datetime.now(UTC)
+    shown: dict[str, None] = {}
+    with suppress(KeyboardInterrupt):
+        while True:
+            asked = datetime.now(UTC)
+            for line in reversed(newest(paths, replace(filters, since=since), _MOST_FOLLOWED).lines):
+                event = json.loads(line)
+                if (call := str(event.get("mlguard.call_id"))) not in shown:
+                    shown[call] = None
+                    typer.echo(safe_json(line) if form is Form.JSON else event_line(event))
+            since = max(since, asked - _WRITTEN_WITHIN)
+            for call in list(shown)[:-_MOST_FOLLOWED]:
+                del shown[call]
+            clock.sleep(_LOOK_EVERY)
+    return bool(shown)
 
 
 def _counted(paths: list[str], filters: Filters, form: Form, progress: _Progress) -> bool:

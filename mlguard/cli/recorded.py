@@ -21,7 +21,7 @@ from rich.text import Text
 
 from mlguard import clock
 
-__all__ = ["as_json", "as_text", "details", "events_table", "rows_table", "safe", "safe_json"]
+__all__ = ["as_json", "as_text", "details", "event_line", "events_table", "rows_table", "safe", "safe_json"]
 
 _UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 _LONGEST: Final = 300  # characters of a cell
@@ -85,6 +85,20 @@ def events_table(events: Iterable[Mapping[str, Any]], width: int) -> Table:
             ending,
         )
     return table
+
+
+def event_line(event: Mapping[str, Any]) -> str:
+    """One call in one line, for who watches them come."""
+    said = (
+        str(event.get("timestamp", "")).replace("T", " ", 1)[:23],
+        event.get("mlguard.call_id"),
+        event.get("code.function.name"),
+        event.get("mlguard.policy"),
+        _took(event.get("mlguard.duration")),
+        event.get("mlguard.disposition"),
+        _what(event),
+    )
+    return "  ".join(_cell(part) for part in said if part)
 
 
 def rows_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:

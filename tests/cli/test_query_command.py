@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -214,6 +215,7 @@ def test_calls_as_csv(folder) -> None:
         (("--sql", "SELECT 1", "--policy", "x"), "--sql says everything itself"),
         (("--sql", "SELECT 1", "--count"), "--sql says everything itself"),
         (("--json", "--csv"), "not both"),
+        (("--follow", "--count"), "shows calls as they come"),
         (("--since", "yesterday"), "is no time"),
         (("--slow", "quick"), "must be a duration"),
         (("--disposition", "rejcted"), "none of executed"),
@@ -328,6 +330,27 @@ def test_progress(capsys, monkeypatch, terminal: bool) -> None:
     assert "10%" not in said
     assert ("50%" if terminal else "40%") in said
     assert said.endswith("\r") is terminal
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="interrupts as POSIX does")
+def test_follow(tmp_path) -> None:
+    """Calls are shown as they come, each once, the oldest first; Ctrl-C ends it with 0 where there were some."""
+    record = tmp_path / "record"
+    record.mkdir()
+    path = write(record / "calls-a.jsonl", failure(1, timestamp=ago(hours=2)), failure(2, timestamp=ago(minutes=1)))
+    words = ["query", str(record), "--follow", "--since", "1h", "--outcome", "failure"]
+    with subprocess.Popen([sys.executable, "-m", "mlguard.cli", *words], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "id000002" in process.stdout.readline()
+        with path.open("a") as file:
+            for one in (event(3, timestamp=ago()), failure(4, timestamp=ago())):
+                file.write(json.dumps(one) + "\n")
+        said = process.stdout.readline()
+        assert "id000004" in said
+        assert "InvalidInputError: patient.features: must be >= 0" in said
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == ""
+    assert process.returncode == 0
 
 
 def test_a_program_that_stops_reading(folder) -> None:
