@@ -398,7 +398,11 @@ class TestErrors:
 
         model = Model.remote()
 
-        @guarded(retry=Retry(max_retries=5, initial_delay="200ms", jitter=False), monitor=Monitor(log=False))
+        patient = Retry(
+            max_retries=100, initial_delay="200ms", max_delay="2s", budget=None
+        )  # a busy machine takes long
+
+        @guarded(retry=patient, monitor=Monitor(log=False))
         def ask() -> int:
             return ray.get(model.pid.remote())
 
