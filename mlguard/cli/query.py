@@ -21,6 +21,7 @@ from rich.console import Console
 
 from mlguard import clock
 from mlguard.cli import absent
+from mlguard.cli.progress import Progress
 from mlguard.cli.recorded import as_json, as_text, details, event_line, events_table, rows_table, safe, safe_json
 from mlguard.cli.times import time_of
 from mlguard.outcome import Disposition
@@ -51,9 +52,6 @@ _WRITTEN_WITHIN: Final = timedelta(seconds=30)
 
 _MOST_FOLLOWED: Final = 10_000
 """Calls of one look that `--follow` shows, the newest; more of them nobody reads."""
-
-_EVERY: Final = 2.0
-"""Seconds between two lines of progress where there is no terminal."""
 
 
 class Form(Enum):
@@ -135,7 +133,7 @@ def query(
     if follow and (sql is not None or count or csv_lines or until is not None):
         raise typer.BadParameter("--follow shows calls as they come: without --sql, --count, --csv and --until.")
     form = Form.JSON if json_lines else Form.CSV if csv_lines else Form.TABLE
-    with _errors_end_it(), _Progress() as progress:
+    with _errors_end_it(), Progress() as progress:
         if sql is not None:
             found = _own(paths, sql, form, progress)
         elif follow:
@@ -147,7 +145,7 @@ def query(
     raise typer.Exit(FOUND if found else NOTHING)
 
 
-def _listed(paths: list[str], filters: Filters, limit: int, form: Form, progress: _Progress) -> bool:
+def _listed(paths: list[str], filters: Filters, limit: int, form: Form, progress: Progress) -> bool:
     """Calls, as they were recorded or as a table; one that was asked for by its id with everything."""
     found = newest(paths, filters, limit, progress)
     progress.close()
@@ -194,7 +192,7 @@ def _followed(paths: list[str], filters: Filters, form: Form) -> bool:
     return bool(shown)
 
 
-def _counted(paths: list[str], filters: Filters, form: Form, progress: _Progress) -> bool:
+def _counted(paths: list[str], filters: Filters, form: Form, progress: Progress) -> bool:
     condition, parameters = filters.where()
     with open_calls(paths, since=filters.since, until=filters.until, progress=progress) as calls:
         result = calls.sql(f"SELECT count(*) AS calls FROM calls WHERE {condition}", parameters)  # noqa: S608 - the conditions are ours, their values parameters
@@ -209,7 +207,7 @@ def _counted(paths: list[str], filters: Filters, form: Form, progress: _Progress
     return bool(number)
 
 
-def _own(paths: list[str], sql: str, form: Form, progress: _Progress) -> bool:
+def _own(paths: list[str], sql: str, form: Form, progress: Progress) -> bool:
     """Rows of a SELECT that the user wrote."""
     with open_calls(paths, progress=progress) as calls:
         result = calls.sql(sql)
@@ -257,7 +255,7 @@ def _write_csv(columns: list[str], rows: Iterable[list[str]]) -> None:
     writer.writerows(rows)
 
 
-def _say_nothing_found(paths: list[str], filters: Filters, progress: _Progress) -> None:
+def _say_nothing_found(paths: list[str], filters: Filters, progress: Progress) -> None:
     """What was searched, and what there is instead."""
     named = [name for name in ("policy", "function", "outcome", "disposition", "error") if name in filters.given()]
     there = "".join(f", (list(DISTINCT {name}) FILTER ({name} IS NOT NULL))[:10]" for name in named)
@@ -293,39 +291,6 @@ def _warn(damage: Damage) -> None:
 
 def _console() -> Console:
     return Console(highlight=False, soft_wrap=False)
-
-
-class _Progress:
-    """Says on standard error how far a query is, once it takes a second."""
-
-    def __init__(self) -> None:
-        self._began = self._told = clock.now()
-        self._line = False
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __call__(self, share: float) -> None:
-        now = clock.now()
-        if now - self._began < 1.0:
-            return
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r{share:4.0%} of the record")
-            sys.stderr.flush()
-            self._line = True
-        elif now - self._told >= _EVERY:
-            self._told = now
-            typer.echo(f"{share:.0%} of the record", err=True)
-
-    def close(self) -> None:
-        """Takes the line away, so that what was found begins on an empty one."""
-        if self._line:
-            sys.stderr.write("\r" + " " * 24 + "\r")
-            sys.stderr.flush()
-            self._line = False
 
 
 @contextmanager

@@ -12,18 +12,18 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from mlguard.record.columns import COLUMNS, by_key, literal, pointer, quoted, spellings
 from mlguard.record.damage import Damage, damage_of, is_whole, salvaged
 from mlguard.record.database import connect, make_views
-from mlguard.record.errors import RecordError
+from mlguard.record.errors import RecordError, first_lines, place_of
 from mlguard.record.folder import PACKED
 from mlguard.record.sources import files_of
+from mlguard.record.watching import Progress, watched
 from mlguard.section import nearest
 
 if TYPE_CHECKING:
@@ -31,12 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Calls", "Progress", "Result", "open_calls"]
 
-T = TypeVar("T")
-
-Progress = Callable[[float], object]
-"""Told the share of the work that is done, from 0 to 1, about four times a second."""
-
-_EVERY: Final = 0.25
 _TRIES: Final = 100  # more than names are learnt in a query, or files come and go before one can be opened
 _TOO_FAST: Final = "the files change faster than they can be read. Fix: try again, or copy the folder first."
 _AT_ONCE: Final = 1_000
@@ -161,7 +155,7 @@ class Calls:
                 if name is None or not self._learn(name[1]):
                     raise RecordError(self._explained(error, name, query)) from None
             except duckdb.Error as error:
-                raise RecordError(_first_lines(error)) from None
+                raise RecordError(first_lines(error)) from None
         raise RecordError("the query names too many keys. Fix: take them from the column json.")
 
     def damage(self) -> Damage:
@@ -195,7 +189,7 @@ class Calls:
                 make_views(connection, self._more)
             except duckdb.Error as error:
                 if all(path.exists() for path in self.files):
-                    raise RecordError(f"{_first_lines(error)} Fix: check the file and its permissions.") from None
+                    raise RecordError(f"{first_lines(error)} Fix: check the file and its permissions.") from None
             else:
                 return connection
         raise RecordError(_TOO_FAST)
@@ -206,7 +200,7 @@ class Calls:
         try:
             statements = self._connection.extract_statements(query)
         except duckdb.Error as error:
-            raise RecordError(_first_lines(error)) from None
+            raise RecordError(first_lines(error)) from None
         if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
             raise RecordError("a record can only be read: give one statement, and let it be a SELECT.")
 
@@ -234,7 +228,7 @@ class Calls:
             connection.execute(query, parameters)
             return connection.fetchmany(_AT_ONCE)  # what is not sorted or counted is read while it is fetched
 
-        first = _watched(connection, work, self._progress)
+        first = watched(connection, work, self._progress)
         described = connection.description or ()
 
         def rows() -> Iterator[tuple[Any, ...]]:
@@ -246,7 +240,7 @@ class Calls:
                 try:
                     some = connection.fetchmany(_AT_ONCE)
                 except duckdb.Error as error:
-                    raise RecordError(f"{_first_lines(error)} What came before it is not all.") from None
+                    raise RecordError(f"{first_lines(error)} What came before it is not all.") from None
 
         return Result([one[0] for one in described], [str(one[1]) for one in described], rows())
 
@@ -280,7 +274,7 @@ class Calls:
             packed = [path for path in self.files if path.suffix == PACKED and path not in self._salvaged]
             broken = [path for path in packed if not is_whole(path)]
             if not broken:
-                raise RecordError(f"{_first_lines(error)} Fix: check the file and its permissions.") from None
+                raise RecordError(f"{first_lines(error)} Fix: check the file and its permissions.") from None
             for path in broken:
                 into = self._folder / f"{len(self._salvaged)}-{path.name.removesuffix(PACKED)}"
                 self._salvaged[path] = (into, salvaged(path, into))
@@ -292,28 +286,14 @@ class Calls:
         table = _NO_TABLE.search(str(error))
         dotted = re.search(rf"\b{re.escape(table[1])}(\.\w+)+", query) if table else None
         if dotted:
-            return f'{_first_lines(error)}\nFix: write a key with dots in double quotes: "{dotted[0]}"'
+            return f'{first_lines(error)}\nFix: write a key with dots in double quotes: "{dotted[0]}"'
         if name is None:
-            return f"{_first_lines(error)}\nColumns: {', '.join(known)}"
+            return f"{first_lines(error)}\nColumns: {', '.join(known)}"
         return (
-            f'no column and no key of an event is called "{name[1]}".{nearest(name[1], known)}\n{_place(error)}'
+            f'no column and no key of an event is called "{name[1]}".{nearest(name[1], known)}\n{place_of(error)}'
             f"Columns: {', '.join(known)}. Any key of an event is one as well, in double quotes: "
             '"mlguard.input.age".'
         )
-
-
-def _watched(connection: DuckDBPyConnection, work: Callable[[], T], progress: Progress | None) -> T:
-    """What work returns, done in a thread, so that progress can be told; Ctrl-C ends it."""
-    with ThreadPoolExecutor(1, "mlguard-query") as one:
-        done = one.submit(work)
-        try:
-            while not wait((done,), _EVERY).done:
-                if progress is not None:
-                    progress(min(1.0, max(0.0, connection.query_progress() / 100)))
-        except BaseException:
-            connection.interrupt()
-            raise
-        return done.result()
 
 
 def _size(files: Iterable[Path]) -> int:
@@ -322,15 +302,3 @@ def _size(files: Iterable[Path]) -> int:
         with suppress(OSError):
             total += path.stat().st_size
     return total
-
-
-def _first_lines(error: Exception) -> str:
-    """What DuckDB says, with the place in the query, without its guesses at names of its own."""
-    said, _, rest = str(error).partition("\n")
-    return f"{said.removeprefix('Invalid Input Error: ')}\n{_place(error)}".rstrip() if "LINE " in rest else said
-
-
-def _place(error: Exception) -> str:
-    text = str(error)
-    start = text.find("LINE ")
-    return text[start:].rstrip() + "\n" if start >= 0 else ""

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from mlguard.cli import query
 from mlguard.cli.app import app
+from mlguard.cli.progress import Progress
 from mlguard.record import search
 from tests.record.calls import event, failure, write
 
@@ -321,7 +321,7 @@ def test_progress(capsys, monkeypatch, terminal: bool) -> None:
     now = 0.0
     monkeypatch.setattr("mlguard.clock.now", lambda: now)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    with query._Progress() as progress:
+    with Progress() as progress:
         for share in (0.1, 0.2, 0.3, 0.4):
             progress(share)
             now += 0.9
