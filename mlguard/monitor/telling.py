@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from mlguard.context import Call
 from mlguard.errors import GuardError, InvalidInputError, InvalidOutputError
+from mlguard.forks import renew_in_children
 from mlguard.monitor import failures
 from mlguard.monitor.identity import tell_identity
 from mlguard.monitor.parameters import Parameters
@@ -82,15 +83,12 @@ class Teller:
             key: value for key, value in about.items() if value
         }
         """What all events of the function have in common."""
-        # Copied and filled in for every success, which is quicker than building it; the place of a field stays.
-        self._success: dict[str, Any] = self.about | {
-            "mlguard.call_id": "",
-            "event.outcome": "success",
-            "mlguard.disposition": "",
-            "mlguard.duration": 0.0,
-            "mlguard.attempts": 0,
-            "mlguard.sample_rate": 1.0,
-        }
+        self.after_fork()
+        renew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Another process is another place."""
+        self._success: dict[str, Any] | None = None
 
     def success(
         self, this: Call, result: Any, args: Any, kwargs: Any, *, duration: float, rate: float, slow: bool, odd: Any
@@ -107,7 +105,7 @@ class Teller:
             slow: Whether it was.
             odd: What training never saw, and how often; None: nothing.
         """
-        event = self._success.copy()
+        event = (self._success or self._begun()).copy()
         event["mlguard.call_id"] = this.id
         event["mlguard.disposition"] = str(this.disposition)
         event["mlguard.duration"] = _rounded(duration)
@@ -119,7 +117,8 @@ class Teller:
             self._tell_violations(event, this.violations, self._known().words.violation)
         if odd is not None:
             event["mlguard.anomalies"], event["mlguard.anomaly_count"] = odd
-        self._tell_place(event, this)
+        if "ray" in sys.modules or "opentelemetry.trace" in sys.modules:
+            self._tell_place(event, this)
         self.tell_met(event, this)
         if self._stream:
             event["mlguard.items"] = result.count
@@ -210,6 +209,22 @@ class Teller:
                     event.setdefault(key, value)
         except Exception as trouble:
             self._trouble("watch", trouble)
+
+    def _begun(self) -> dict[str, Any]:
+        """What a success is copied from and filled in, which is quicker than building it; a field keeps its place."""
+        place: dict[str, Any] = {}
+        tell_identity(place)
+        self._success = self.about | {
+            "mlguard.call_id": "",
+            "event.outcome": "success",
+            "mlguard.disposition": "",
+            "mlguard.duration": 0.0,
+            "mlguard.attempts": 0,
+            "mlguard.sample_rate": 1.0,
+            "process.pid": place["process.pid"],
+            "host.name": place["host.name"],
+        }
+        return self._success
 
     def _tell_place(self, event: dict[str, Any], this: Call) -> None:
         """Which process and which trace the call belongs to."""
