@@ -1,11 +1,12 @@
 # make demo: the main job on real data.  make test: the tests.  Both set up all they need in .venv.
+# make package: the built wheel in fresh environments, by nox: each Python, oldest and newest dependencies, each extra.
 # make proof: the long ones, for a quiet machine: an outage under load, and memory in a real container (root, cgroups).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test check bench proof docs picture schemas lock clean
+.PHONY: demo test check bench proof docs package picture schemas lock clean
 
 demo: $(READY)
 	$(BIN)/mlguard demo
@@ -29,6 +30,9 @@ proof: $(READY)
 docs: $(READY)
 	$(BIN)/python -m zensical build --clean --strict
 
+package: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nox
+
 picture: $(READY)
 	$(BIN)/mlguard demo --picture docs/demo.svg
 
@@ -51,7 +55,7 @@ $(READY): requirements.lock pyproject.toml
 		{ echo "mlguard needs Python 3.11 to 3.13. Fix: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $(READY)
 
 clean:
