@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -37,11 +36,11 @@ _WHOLE: Final = "starts_with(line, '{') AND json_valid(line)"
 _CALLS: Final = """contains(line, '"mlguard.call_id"')"""
 
 
-def connect(files: Sequence[Path], scratch: Path, memory: int | None = None) -> DuckDBPyConnection:
+def connect(files: Mapping[Path, Path], scratch: Path, memory: int | None = None) -> DuckDBPyConnection:
     """A database with the view `lines`: every line of these files that is a JSON object, and its file.
 
     Args:
-        files: At least one.
+        files: At least one: the name under which it is read, and the one that it has for a person.
         scratch: An empty folder for what does not fit into memory.
         memory: Bytes of memory; None: half of what is free.
     """
@@ -66,28 +65,22 @@ def connect(files: Sequence[Path], scratch: Path, memory: int | None = None) -> 
     connection.execute("SET enable_progress_bar_print = false")
     with contextlib.suppress(duckdb.CatalogException):
         connection.execute("SET python_enable_replacements = false")  # else SQL could name Python's variables
-    files = [_without_pattern(path, scratch) for path in files]
     allowed = ", ".join(literal(str(path)) for path in files)
     connection.execute(f"SET allowed_paths = [{allowed}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
+    named = ", ".join(f"{literal(str(name))}: {literal(str(path))}" for name, path in files.items())
+    names_of = f"MAP {{{named}}}"
     for packed, names in ((True, ("packed_lines",)), (False, ("plain_lines", "plain_shapes"))):
         of_this_kind = ", ".join(literal(str(path)) for path in files if (path.suffix == PACKED) is packed)
         source = _READ.format(files=of_this_kind) if of_this_kind else _NONE
         for name in names:
             condition = _WHOLE if name == "plain_lines" else _SHAPE
-            connection.execute(f"CREATE VIEW {name} AS SELECT line, filename FROM {source} WHERE {condition}")  # noqa: S608 - paths are quoted
+            connection.execute(
+                f"CREATE VIEW {name} AS SELECT line, {names_of}[filename] AS filename FROM {source} WHERE {condition}"  # noqa: S608 - paths are quoted
+            )
     connection.execute("CREATE VIEW lines AS FROM packed_lines UNION ALL FROM plain_lines")
     return connection
-
-
-def _without_pattern(path: Path, scratch: Path) -> Path:
-    """The file by a name that DuckDB does not take for a pattern."""
-    if not set("*?[") & set(str(path)):
-        return path
-    link = scratch / f"{len(list(scratch.iterdir()))}-{re.sub('[*?[]', '_', path.name)}"
-    link.symlink_to(path.absolute())
-    return link
 
 
 def make_views(connection: DuckDBPyConnection, more: Mapping[str, tuple[str, str]]) -> None:

@@ -22,6 +22,7 @@ from mlguard.record.damage import Damage, damage_of, is_whole, salvaged
 from mlguard.record.database import connect, make_views
 from mlguard.record.errors import RecordError, first_lines, place_of
 from mlguard.record.folder import PACKED
+from mlguard.record.holding import Held
 from mlguard.record.sources import files_of
 from mlguard.record.watching import Progress, watched
 from mlguard.section import nearest
@@ -93,10 +94,12 @@ class Calls:
         self._more: dict[str, tuple[str, str]] = {}
         self._queries = 0
         self._folder = Path(tempfile.mkdtemp(prefix="mlguard-query-"))
+        self._held = Held((), self._folder)
         self.files: list[Path] = []
         try:
             self._connection = self._connected()
         except BaseException:
+            self._held.close()
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
 
@@ -109,6 +112,7 @@ class Calls:
     def close(self) -> None:
         """Gives back the database and what it kept on the disk meanwhile."""
         self._connection.close()
+        self._held.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> Result:
@@ -179,14 +183,19 @@ class Calls:
         """A database over the files that are there now; while a service runs, they come and go."""
         import duckdb
 
-        scratch = self._folder / "scratch"
+        scratch, names = self._folder / "scratch", self._folder / "names"
         scratch.mkdir(exist_ok=True)
+        names.mkdir(exist_ok=True)
         for _ in range(_TRIES):
+            self._held.close()
             self.files = self._look()
             files = [self._salvaged[path][0] if path in self._salvaged else path for path in self.files]
             try:
-                connection = connect(files, scratch, self._memory)
+                self._held = Held(files, names)
+                connection = connect(dict(zip(self._held.names, self.files, strict=True)), scratch, self._memory)
                 make_views(connection, self._more)
+            except FileNotFoundError:
+                continue
             except duckdb.Error as error:
                 if all(path.exists() for path in self.files):
                     raise RecordError(f"{first_lines(error)} Fix: check the file and its permissions.") from None

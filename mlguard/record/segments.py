@@ -98,7 +98,7 @@ class Segments:
         """
         file = self._file
         # One that was removed, by a process that made room or by a person, would be written for nobody.
-        if file is not None and os.fstat(file).st_nlink == 0:
+        if file is not None and self._gone(file):
             self.close()
             file = None
         elif file is not None and self._length >= self._size:
@@ -109,6 +109,13 @@ class Segments:
         if self._unchecked >= self._step or time.monotonic() - self._looked >= LOOK_EVERY:
             self._look()
         return file
+
+    def _gone(self, file: int) -> bool:
+        """Whether the file's name is another's or nobody's; a query may keep the file itself alive by a link."""
+        try:
+            return not os.path.samestat(os.stat(self._path), os.fstat(file))
+        except FileNotFoundError:
+            return True
 
     def _begin(self) -> int:
         folder = Path(os.path.abspath(self._section.path))

@@ -336,3 +336,18 @@ def test_a_file_that_breaks_off_while_it_is_fetched(tmp_path) -> None:
             said = str(error)
         assert "What came before it is not all" in said or (calls.damage().lines == 1 and number > 500_000)
         assert number < 600_000
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_query_reads_what_was_there(folder, monkeypatch, links: bool) -> None:
+    """Files that go while a record is open are read all the same, or, without links, what is there then is read."""
+    if not links:
+
+        def refuse(*_: Any) -> None:
+            raise OSError("another file system")
+
+        monkeypatch.setattr("os.link", refuse)
+    with open_calls(folder) as calls:
+        (folder / "calls-2.jsonl").unlink()
+        assert rows(calls, "SELECT count(*) FROM calls") == [(100 if links else 50,)]
+        assert rows(calls, "SELECT DISTINCT parse_filename(file) FROM calls ORDER BY 1")[0] == ("calls-1.jsonl.gz",)

@@ -151,12 +151,14 @@ def test_names_follow_a_clock_that_jumps_back(small, tmp_path, monkeypatch) -> N
     assert numbers(tmp_path / "record") == list(range(2_700))
 
 
-@pytest.mark.parametrize("what", ["file", "folder"])
+@pytest.mark.parametrize("what", ["file", "folder", "file with a link"])
 def test_what_a_person_removes_begins_anew(small, tmp_path, what: str) -> None:
     """A file or the whole folder that vanishes is made again with the next call, and nothing is raised."""
     record = tmp_path / "record"
     small.append(lines(0, 5))
     for path in record.iterdir():
+        if what == "file with a link":  # as a query makes one
+            os.link(path, tmp_path / "link")
         path.unlink()
     if what == "folder":
         record.rmdir()
