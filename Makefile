@@ -25,6 +25,9 @@ bench: $(READY)
 
 proof: $(READY)
 	$(BIN)/python -m benchmarks.proof
+	$(BIN)/python -m benchmarks.proof.metrics
+	$(BIN)/python -m benchmarks.proof.events
+	$(BIN)/python -m benchmarks.proof.query
 	$(BIN)/python -m benchmarks.memory_proof --page docs/memory.md --json docs/memory.json --plot docs/memory.svg
 
 docs: $(READY)
