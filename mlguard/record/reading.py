@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -94,13 +95,13 @@ class Calls:
         self._more: dict[str, tuple[str, str]] = {}
         self._queries = 0
         self._folder = Path(tempfile.mkdtemp(prefix="mlguard-query-"))
+        self._tidy_up = weakref.finalize(self, shutil.rmtree, self._folder, True)  # also where nobody closes this
         self._held = Held((), self._folder)
         self.files: list[Path] = []
         try:
             self._connection = self._connected()
         except BaseException:
-            self._held.close()
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._tidy_up()
             raise
 
     def __enter__(self) -> Self:
@@ -112,8 +113,7 @@ class Calls:
     def close(self) -> None:
         """Gives back the database and what it kept on the disk meanwhile."""
         self._connection.close()
-        self._held.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._tidy_up()
 
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> Result:
         """Runs one SELECT over the view `calls`, such as ``SELECT policy, count(*) FROM calls GROUP BY ALL``.

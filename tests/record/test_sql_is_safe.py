@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -92,4 +93,10 @@ def test_nothing_is_left_behind(tmp_path, monkeypatch) -> None:
     with open_calls(path) as calls:
         assert list(calls.sql("SELECT 1").rows) == [(1,)]
         assert list(Path(scratch).iterdir())
+    assert not list(Path(scratch).iterdir())
+    with pytest.raises(RecordError):
+        open_calls(tmp_path / "nope")
+    unclosed = open_calls(path)
+    del unclosed
+    gc.collect()
     assert not list(Path(scratch).iterdir())
