@@ -1,6 +1,6 @@
 """Claim: finding calls in a record is no slower than DuckDB by hand over the same files.
 
-Everybody finds the failures of one policy that broke one field among 200,000 calls, and how long the slowest took, in
+Everybody finds the failures of one policy that broke one field among 100,000 calls, and how long the slowest took, in
 the files that the recorder wrote, most of them packed. Five million, with a cold page cache, are another matter:
 ``python -m benchmarks.proof.query`` takes minutes.
 """
@@ -25,7 +25,7 @@ from mlguard.record.filters import Filters
 
 __all__ = ["cases"]
 
-CALLS = 200_000
+CALLS = 100_000
 
 _BY_HAND = "DuckDB by hand, the same files"
 
