@@ -94,7 +94,7 @@ def cases() -> list[Case]:
         ),
         *(
             Case(
-                name=f"scrape of {number}",
+                name=f"metrics-scrape-{number}",
                 claim=f"a scrape of {number} functions: all metrics of monitor, cache, retry and breaker; by hand one "
                 "histogram and one counter",
                 contestants={
