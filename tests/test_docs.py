@@ -20,6 +20,7 @@ import pytest
 import structlog
 
 from mlguard import policies
+from mlguard.monitor import readings
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -46,6 +47,7 @@ def test_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """What a reader copies from the page works, in the order of the page."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("mlguard.wrapper._wrappers", weakref.WeakSet())  # those of other pages are no matter here
+    readings.of_this_process.after_fork()  # nor is what they counted
     policies.reset()
     module = types.ModuleType("service")
     monkeypatch.setitem(sys.modules, "service", module)

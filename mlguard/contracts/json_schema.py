@@ -152,7 +152,7 @@ def _name_of(subject: Any) -> str:
 def _of_function(function: Any) -> dict[str, Any]:
     wrapper = function.guard._wrapper
     target: Target = wrapper.target
-    options = wrapper._options
+    options = wrapper.options
     try:
         hints = {name: without_self(hint, target) for name, hint in target.hints.items()}
         result = options.output if options.output is not None else returned(target)

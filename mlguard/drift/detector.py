@@ -67,7 +67,7 @@ class Detector:
         self._policy_name, self._version = policy_name, model_version
         self._signature = target.signature
         self._variadic = any(parameter.kind in _VARIADIC for parameter in target.parameters)
-        self._sink = Sink()
+        self._report: Callable[[int, str, dict[str, Any]], None] = _to_log
         self._names, self._skipped = _parameters(target)
         self._hidden = _hidden(target)
         self._watched = self._chosen()
@@ -137,9 +137,9 @@ class Detector:
             said.append(f"Not watched: {'; '.join(f'{name} ({why})' for name, why in [*self._left.items()][:10])}.")
         return said
 
-    def write_through(self, sink: Sink) -> None:
-        """Hands alarms to the log as the monitor hands its events: in the background where these go there."""
-        self._sink = sink
+    def report_to(self, report: Callable[[int, str, dict[str, Any]], None]) -> None:
+        """Hands alarms on, each with its level and its name, instead of writing them to the log."""
+        self._report = report
 
     def stats(self) -> dict[str, Any]:
         active = self._alarms.active
@@ -259,12 +259,10 @@ class Detector:
         about = {key: value for key, value in about.items() if value}
         for number, alarm in enumerate(changes[:_TOLD], start=1):
             level = logging.WARNING if alarm.state == "onset" else logging.INFO
-            config = self._sink.open(level)
-            if config is not None:
-                event = {**about, **told(alarm)}
-                if number == _TOLD and len(changes) > _TOLD:
-                    event["mlguard.drift.more"] = len(changes) - _TOLD
-                self._sink.write(config, level, EVENT, event)
+            event = {**about, **told(alarm)}
+            if number == _TOLD and len(changes) > _TOLD:
+                event["mlguard.drift.more"] = len(changes) - _TOLD
+            self._report(level, EVENT, event)
 
     def _tables(self) -> dict[str, list[int]]:
         return self._inputs.tables() | self._outputs.tables()
@@ -298,6 +296,13 @@ class Detector:
                 f"{'; '.join(f'{name} ({why})' for name, why in self._left.items())}. Fix: drop monitor.drift."
             )
         return tuple(sorted(found, key=lambda field: field.role != "input"))
+
+
+def _to_log(level: int, name: str, event: dict[str, Any]) -> None:
+    sink = Sink()
+    config = sink.open(level)
+    if config is not None:
+        sink.write(config, level, name, event)
 
 
 def _parameters(target: Target) -> tuple[list[str], int]:

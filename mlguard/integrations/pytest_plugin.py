@@ -25,7 +25,7 @@ _OPTIONS: Final = ("instant", "max_retries", "isolated", "disabled")
 _SAID: Final = frozenset({
     "mlguard.schema_version", "mlguard.policy.fingerprint", "mlguard.call_id", "mlguard.parent_call_id",
     "mlguard.disposition", "mlguard.duration", "mlguard.attempts", "mlguard.sample_rate", "mlguard.violations",
-    "mlguard.violation_count", "mlguard.model_version", "code.function.name", "event.outcome", "error.type",
+    "mlguard.violation_count", "mlguard.model_version", "code.function.name", "event", "event.outcome", "error.type",
     "exception.message", "exception", "stack", "trace_id", "span_id",
 })  # fmt: skip
 
@@ -158,10 +158,13 @@ def events_text(events: deque[dict[str, Any]] | list[dict[str, Any]], seen: int 
 
 
 def _lines(event: Mapping[str, Any]) -> Iterator[str]:
-    attempts = event.get("mlguard.attempts", 0)
-    tries = f" after {attempts} attempts" if attempts > 1 else ""
-    took = clock.duration_text(event.get("mlguard.duration", 0.0))
-    yield f"{event.get('code.function.name')}: {event.get('mlguard.disposition')}{tries} in {took}"
+    if "mlguard.disposition" in event:
+        attempts = event["mlguard.attempts"]
+        tries = f" after {attempts} attempts" if attempts > 1 else ""
+        took = clock.duration_text(event["mlguard.duration"])
+        yield f"{event['code.function.name']}: {event['mlguard.disposition']}{tries} in {took}"
+    else:  # of no single call, such as an alarm of drift
+        yield ": ".join(str(event[key]) for key in ("code.function.name", "event") if key in event)
     if "error.type" in event:
         message = str(event.get("exception.message", ""))[:_LONGEST].splitlines()
         yield f"    {': '.join([event['error.type'].rpartition('.')[2], *message[:1]])}"

@@ -19,7 +19,7 @@ from mlguard.monitor.redaction import HIDDEN
 from mlguard.monitor.section import Monitor
 from mlguard.monitor.sink import ERROR, INFO, WARNING, Sink
 from mlguard.monitor.telling import NAME, NAME_OF_EXCEPTION, Teller
-from mlguard.outcome import Disposition, disposition_of
+from mlguard.outcome import Disposition, Failure, classify, disposition_of
 from mlguard.target import Target
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Reporter:
         self._drift = drift
         self._sink = Sink(background=section.log == "background", trouble=self.trouble)
         if drift is not None:
-            drift.write_through(self._sink)
+            drift.report_to(self.report)
         self._recorder: Recorder | None = None
         self.teller = Teller(
             target,
@@ -137,7 +137,7 @@ class Reporter:
             self._tell_listeners(this, duration)
         if not self._reports:
             return
-        level, name = _level_of(disposition)
+        level, name = _level_of(disposition, error)
         try:
             config = self._sink.open(level) if self._log else None
             if config is None and self._record is None:
@@ -157,6 +157,17 @@ class Reporter:
                 failures.mark(error, this, recorded_by, now)
         except Exception as trouble:
             self.trouble("log", trouble)
+
+    def report(self, level: int, name: str, event: dict[str, Any]) -> None:
+        """Writes an event that is of no single call, such as an alarm of drift, where those of calls go.
+
+        Also where calls are only counted: it is rare, and somebody asked to be told.
+        """
+        if self._record is not None:
+            self._keep(name, event)
+        config = self._sink.open(level)
+        if config is not None:
+            self._sink.write(config, level, name, event)
 
     def trouble(self, where: str, error: Exception) -> None:
         """Something of the monitor failed, and the call goes on."""
@@ -256,10 +267,10 @@ def leave(this: Call, token: Token[Call | None]) -> bool:
     return context.leave(this, token)
 
 
-def _level_of(disposition: Disposition) -> tuple[int, str]:
+def _level_of(disposition: Disposition, error: BaseException) -> tuple[int, str]:
     if disposition is Disposition.CANCELLED:
         return INFO, NAME
-    if disposition is Disposition.FAILED:
+    if disposition is Disposition.FAILED and classify(error) is not Failure.INVALID_INPUT:
         return ERROR, NAME_OF_EXCEPTION
     return WARNING, NAME
 

@@ -23,7 +23,7 @@ from mlguard.monitor.identity import tell_identity
 from mlguard.monitor.parameters import Parameters
 from mlguard.monitor.redaction import HIDDEN, scrubbed
 from mlguard.monitor.summaries import plain, summarise
-from mlguard.outcome import Disposition
+from mlguard.outcome import Disposition, Failure, classify
 from mlguard.target import Target
 
 __all__ = ["NAME", "NAME_OF_EXCEPTION", "SCHEMA_VERSION", "Teller"]
@@ -169,6 +169,8 @@ class Teller:
             event["mlguard.suppressed"] = suppressed
         if odd is not None:
             event["mlguard.anomalies"], event["mlguard.anomaly_count"] = odd
+        if this.violations is not None:
+            self._tell_violations(event, this.violations, self._known().words.violation)
         self._tell_place(event, this)
         self.tell_met(event, this)
         refused = this.disposition is Disposition.REJECTED_VALIDATION
@@ -259,7 +261,7 @@ class Teller:
             if isinstance(error, GuardError):  # its message says where to look; its frames are mlguard's own
                 if isinstance(error, ValidationError):
                     self._tell_violations(event, error.errors(), self._violation_of(error))
-            else:
+            elif classify(error) is not Failure.INVALID_INPUT:  # an answer to the client came from nowhere but itself
                 event["exception"] = failures.stack(error, say)
         except Exception as trouble:
             self._trouble("exception", trouble)

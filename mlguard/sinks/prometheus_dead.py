@@ -50,7 +50,9 @@ class Presence:
 
     def after_fork(self) -> None:
         """The lock is the parent's, and stays it."""
-        self._file = None
+        if self._file is not None:
+            self._file.close()  # in another process than the one that took it, this lets go of nothing
+            self._file = None
 
 
 @contextlib.contextmanager

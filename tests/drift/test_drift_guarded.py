@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from pydantic import BaseModel
 
 from mlguard import Array, Cache, Drift, Fallback, Monitor, Policy, PolicyError, Redacted, Retry, guarded, policies
 from mlguard.drift import profile
+from mlguard.record import Record, open_calls, recorder_for
 
 
 @pytest.fixture
@@ -124,6 +126,7 @@ def test_counts_survive_a_reload(path, tmp_path, monkeypatch) -> None:
     text = f'[policies.watched]\nmonitor = {{ log = false, slow_call = 1, drift = "{path}" }}\n'
     file.write_text(text)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mlguard.wrapper._wrappers", weakref.WeakSet())  # functions of other tests are no matter here
     policies.reset()
     try:
 
@@ -324,3 +327,22 @@ def test_a_profile_that_cannot_be_read(tmp_path) -> None:
         @guarded(monitor=Monitor(drift=str(tmp_path / "nope.json")))
         def predict(age: int) -> float:
             return 0.5
+
+
+def test_alarms_are_kept_in_the_record(path, tmp_path, lines) -> None:
+    """Where calls are recorded, so are the alarms of drift: a report shows them, and no search of calls does."""
+    kept = Record(path=str(tmp_path / "calls"))
+
+    @guarded(monitor=Monitor(log=False, drift=path, record=kept))
+    def predict(age: int, income: float, city: str) -> float:
+        return 0.5
+
+    for _ in range(400):
+        predict(18, 1e9, "Kiel")
+    assert recorder_for(kept).flush()
+    found = [json.loads(line) for file in (tmp_path / "calls").iterdir() for line in file.read_text().splitlines()]
+    onsets = [event for event in found if event["event"] == "mlguard.drift"]
+    assert {event["mlguard.drift.field"] for event in onsets} >= {"age", "income"}
+    assert [event["mlguard.drift.field"] for event in lines.all] == [event["mlguard.drift.field"] for event in onsets]
+    with open_calls(tmp_path / "calls") as calls:
+        assert list(calls.sql("SELECT count(*) FROM calls").rows) == [(400,)]

@@ -13,11 +13,12 @@ import subprocess
 import sys
 import threading
 import weakref
-from typing import Any
+from typing import Annotated, Any
 
 import cloudpickle
 import pytest
 import structlog
+from pydantic import Field
 
 from mlguard import clock, guarded
 from mlguard.context import Call, note
@@ -984,3 +985,16 @@ def test_the_disposition_a_call_brings_along_is_kept(lines) -> None:
     assert lines.last["mlguard.disposition"] == "cache_hit"
     assert lines.last["mlguard.attempts"] == 0
     assert set(reporter.stats()["duration"]) == {"cache_hit"}
+
+
+def test_what_report_mode_let_pass_is_told_of_a_call_that_fails(lines) -> None:
+    """The violation may well be why it failed."""
+
+    @guarded(monitor=Monitor(), validation={"on_invalid": "report"})
+    def ratio(total: float, parts: Annotated[int, Field(gt=0)]) -> float:
+        return total / parts
+
+    with pytest.raises(ZeroDivisionError):
+        ratio(1.0, 0)
+    assert [violation["loc"] for violation in lines.last["mlguard.violations"]] == ["parts"]
+    assert lines.last["error.type"] == "ZeroDivisionError"

@@ -7,7 +7,7 @@ from fastapi import FastAPI, HTTPException
 from fastapi.testclient import TestClient
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from mlguard import Breaker, Fallback, Retry, guarded, testing
+from mlguard import Breaker, Fallback, Monitor, Retry, guarded, testing
 from mlguard.integrations.fastapi import install
 from mlguard.outcome import Failure, classify
 
@@ -50,6 +50,22 @@ def test_an_answer_to_the_client_passes_untouched(client: Callable[..., TestClie
     stats = operation.guard.stats()
     assert (stats["breaker"]["state"], stats["breaker"]["failures"]) == ("closed", 0)
     assert (stats["retry"]["retries"], stats["fallback"]["answered"]) == (0, 0)
+
+
+def test_the_log_tells_of_an_answer_without_an_alarm(client: Callable[..., TestClient]) -> None:
+    """A 404 is a warning without a traceback; a 500 that the function raises is an error with one."""
+    app = FastAPI()
+
+    @app.get("/{status}")
+    @guarded(monitor=Monitor())
+    async def operation(status: int) -> float:
+        raise HTTPException(status, "no such patient")
+
+    with testing.capture_events() as events:
+        client(app).get("/404")
+        client(app).get("/500")
+    told = [(event["event"], event["log_level"], "exception" in event) for event in events]
+    assert told == [("mlguard.call", "warning", False), ("mlguard.call.exception", "error", True)]
 
 
 def test_a_failure_that_the_function_reports(client: Callable[..., TestClient]) -> None:
