@@ -38,6 +38,7 @@ MOST: Final = 1_000
 """Durations of one series that one push sends; of more, a sample."""
 
 _MOST_SERIES = 1_000
+_LONGEST: Final = 200  # characters of a tag; Datadog cuts it there, and an endless one would not fit a datagram
 _PACKED = 64  # values of one line, so that it fits into the smallest datagram that the client makes
 
 
@@ -229,7 +230,7 @@ class _Said(float):
 
 
 def _tags(metric: Metric, labels: Sequence[str]) -> list[str]:
-    return [f"{name}:{value}" for name, value in zip(metric.labels, labels, strict=True) if value]
+    return [f"{name}:{value}"[:_LONGEST] for name, value in zip(metric.labels, labels, strict=True) if value]
 
 
 def _renew() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 import subprocess
 import sys
 import textwrap
@@ -101,6 +102,19 @@ def test_many_values_share_a_datagram(agent: Agent, start) -> None:
     assert {line.rate for line in agent.durations(name)} == {1.0}
 
 
+def test_an_endless_name_is_cut(agent: Agent, start) -> None:
+    """A tag has at most the 200 characters that Datadog keeps, so that every line fits a datagram."""
+    pushing = start(host="127.0.0.1", port=agent.port)
+
+    def predict() -> None: ...
+
+    predict.__qualname__ = "x" * 30_000
+    guarded(monitor=QUIET)(predict)()
+    assert pushing.push(PATIENCE)
+    agent.wait_for(lambda: any(line.tags >= {f"guard:{__name__}.xxx".ljust(200, "x")} for line in agent.lines))
+    assert max(map(len, agent.packets)) <= 1_432
+
+
 def test_more_than_the_bound_are_sampled_and_say_so(agent: Agent, start) -> None:
     """Of five thousand durations a thousand go out, evenly drawn, at the rate they say; the counters are exact."""
     pushing = start(host="127.0.0.1", port=agent.port)
@@ -184,10 +198,15 @@ def test_an_agent_that_is_gone_costs_nothing(start, caplog: pytest.LogCaptureFix
     assert pushing.stats()["pushes"] == 3
 
 
-def test_an_agent_without_a_name_is_counted(start, caplog: pytest.LogCaptureFixture) -> None:
+def _nobody(*about: Any, **more: Any) -> Any:
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+def test_an_agent_without_a_name_is_counted(start, caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
     """A host that can't be resolved fails no call; after it, pushes go on."""
     caplog.set_level(logging.CRITICAL, "datadog.dogstatsd")
     pushing = start(host="no-such-host.invalid")
+    monkeypatch.setattr(socket, "getaddrinfo", _nobody)  # asking the system takes ten seconds on some machines
 
     @guarded(monitor=QUIET)
     def predict() -> None: ...
