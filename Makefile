@@ -1,4 +1,5 @@
 # make demo: the main job on real data.  make test: the tests.  Both set up all they need in .venv.
+# make test-long: the tests that take long: Ray, a browser, Prometheus under load, every benchmark once.
 # make package: the built wheel in fresh environments, by nox: each Python, oldest and newest dependencies, each extra.
 # make proof: the long ones, for a quiet machine: an outage under load, and memory in a real container (root, cgroups).
 PYTHON ?= python3
@@ -6,13 +7,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test check bench proof docs package picture schemas lock clean
+.PHONY: demo test test-long check bench proof docs package picture schemas lock clean
 
 demo: $(READY)
 	$(BIN)/mlguard demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
+
+test-long: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m long
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -32,12 +32,14 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Complete
     return ran, json.loads(path.read_text())
 
 
+@pytest.mark.long
 def test_every_claim_runs(smoke) -> None:
     """No case has rotted, and every claim has one."""
     names = {case["name"].split("-")[0] for case in smoke[1]["cases"]}
     assert names == set(CLAIMS)
 
 
+@pytest.mark.long
 def test_the_record_says_where_and_with_what(smoke) -> None:
     """Two records can be compared: machine, versions, effort."""
     record = smoke[1]
@@ -48,6 +50,7 @@ def test_the_record_says_where_and_with_what(smoke) -> None:
     assert record["effort"] == {"rounds": 2, "sample": 0.0002}
 
 
+@pytest.mark.long
 def test_the_record_holds_times_ratios_and_verdicts(smoke) -> None:
     """Every case has times of every contestant, and a verdict exactly where it has a budget."""
     for case in smoke[1]["cases"]:
@@ -60,6 +63,7 @@ def test_the_record_holds_times_ratios_and_verdicts(smoke) -> None:
             assert ratio["verdict"] in ((None,) if ratio["at_most"] is None else ("kept", "missed"))
 
 
+@pytest.mark.long
 def test_the_table_shows_every_case_and_progress_stays_out_of_it(smoke) -> None:
     """Standard output can be kept as a report; progress goes to standard error."""
     ran, record = smoke
@@ -86,6 +90,7 @@ def test_the_core_dependencies_are_those_of_the_project() -> None:
     assert core_dependencies() == ["numpy", "psutil", "pydantic", "structlog", "tenacity"]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(why_not() is not None, reason=f"no cgroup with a limit can be made here: {why_not()}")
 def test_the_memory_table_is_measured_when_asked_for_by_name(tmp_path: Path) -> None:
     """Unguarded, the service is killed by the kernel; guarded in any way, every call is served."""

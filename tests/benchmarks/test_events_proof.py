@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 
+import pytest
 import structlog
 
 from benchmarks.proof.events import MOST_GROWTH, run
 
 
+@pytest.mark.long
 def test_memory_stays_flat(tmp_path) -> None:
     """Ten thousand calls, logged, in the background and recorded, leave nothing behind, and each is accounted for."""
     with open(os.devnull, "w") as nowhere:

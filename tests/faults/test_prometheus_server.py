@@ -11,6 +11,9 @@ from benchmarks.proof.metrics import against_prometheus, flat_memory
 from benchmarks.proof.prefork import prometheus_binary
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.mark.skipif(prometheus_binary() is None, reason="Prometheus (Debian package prometheus) is not on this machine")
 def test_totals_and_recorded_rules(tmp_path) -> None:
     """Under load, with a worker killed and all replaced: totals, ratios, quantile and drift are the callers' own."""

@@ -20,6 +20,7 @@ FILE = Path(__file__).with_name("ray_cases.py")
 CASES = re.findall(r"^ *(?:async )?def (test_\w+)", FILE.read_text(), re.MULTILINE)
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed"),
     pytest.mark.timeout(300),
 ]

@@ -18,6 +18,7 @@ import pytest
 
 MISSING = [name for name in ("ray", "sklearn", "pyarrow") if importlib.util.find_spec(name) is None]
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
     pytest.mark.timeout(300),
 ]
