@@ -10,7 +10,6 @@ pytest.importorskip("prometheus_client", reason="the extra 'prometheus' is not i
 from benchmarks.proof.metrics import against_prometheus, flat_memory
 from benchmarks.proof.prefork import prometheus_binary
 
-
 pytestmark = pytest.mark.long
 
 
