@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import tempfile
 import time
 from collections.abc import Callable
@@ -39,10 +40,7 @@ def cases() -> list[Case]:
             name="monitoring-span",
             claim="one span a call, which is current in it, no exporter, no line, no validation",
             arguments=CALL,
-            contestants={
-                OURS: _ours(log=False, spans=True),
-                _SPAN: _span(),
-            },
+            contestants={OURS: _ours(log=False, spans=True), _SPAN: _span(), **_logfire()},
             budgets=(Budget(_SPAN, 1.5),),
         ),
         Case(
@@ -108,6 +106,19 @@ def _spans_ready() -> None:
     from opentelemetry.sdk.trace import TracerProvider
 
     trace.set_tracer_provider(TracerProvider())
+
+
+def _logfire() -> dict[str, Callable[..., Any]]:
+    """`logfire.instrument`, where Logfire is installed, through the same provider.
+
+    It is not among the locked packages: its plugin is loaded by every process with pydantic, tests included.
+    """
+    if importlib.util.find_spec("logfire") is None:
+        return {}
+    import logfire
+
+    logfire.configure(send_to_logfire=False, console=False, inspect_arguments=False)
+    return {"logfire.instrument": logfire.instrument()(score)}
 
 
 def _span() -> Callable[..., Any]:
