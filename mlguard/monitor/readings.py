@@ -16,6 +16,7 @@ import weakref
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from mlguard.monitor import metrics
@@ -248,7 +249,13 @@ def _failed_once_more(metered: Metered) -> float:
 
 
 def _labelled(metric: Metric, guard: str, labels: _Labels) -> _Labels:
-    return (guard, *labels) if metric.labels[:1] == (GUARD,) else labels
+    return tuple(map(_text, (guard, *labels) if metric.labels[:1] == (GUARD,) else labels))
+
+
+@lru_cache(maxsize=4_096)
+def _text(label: str) -> str:
+    """As UTF-8 can hold it: half a surrogate pair in one name would fail every scrape of the process."""
+    return label.encode("utf-8", "replace").decode()
 
 
 def _rooms(bound: Bound) -> Iterator[tuple[str, Any]]:

@@ -25,6 +25,9 @@ ALERTS = [rule["alert"] for rule in rules(MATCHERS, LIMITS)["groups"][1]["rules"
 RECORDED = [rule["record"] for rule in rules(MATCHERS, LIMITS)["groups"][0]["rules"]]
 
 
+pytestmark = pytest.mark.long
+
+
 def series(metric: metrics.Metric, values: str, suffix: str = "", /, instance: str = "a:1", **labels: str) -> Any:
     """A series for promtool, with every label that the metric has."""
     own = set(metric.labels) | ({"le"} if suffix == "_bucket" else set())

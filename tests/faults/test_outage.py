@@ -12,6 +12,9 @@ from mlguard import testing
 PLAN = Plan(dies_at=0.6, back_at=1.7, ends_at=3.3, calls_per_second=120.0)
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.mark.parametrize("run", [with_threads, with_tasks])
 def test_budget_and_breaker(run: Any) -> None:
     """The dependency is spared while it is dead, calls succeed within one open_for, and nothing is left held."""

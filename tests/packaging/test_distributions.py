@@ -24,6 +24,9 @@ from .conftest import ROOT, build
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def metadata(wheel: Path) -> Metadata:
     """What the wheel says of itself, refused where a field breaks its specification."""

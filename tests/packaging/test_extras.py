@@ -32,6 +32,9 @@ BRINGS = {
 }
 
 
+pytestmark = pytest.mark.long
+
+
 def test_every_extra_has_a_feature() -> None:
     """An extra that nothing is tried for would be a promise that nobody holds."""
     assert sorted(features.FEATURES) == sorted(BRINGS) == EXTRAS

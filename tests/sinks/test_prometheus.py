@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -23,13 +22,6 @@ from mlguard import Breaker, Cache, Monitor, PolicyError, guarded
 from mlguard.monitor import metrics, readings
 from mlguard.monitor.metrics import METRICS, Histogram
 from mlguard.sinks import prometheus
-
-
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Functions of other tests are no matter here, and totals start at 0."""
-    monkeypatch.setattr("mlguard.wrapper._wrappers", weakref.WeakSet())
-    readings.of_this_process.after_fork()
 
 
 @pytest.fixture
@@ -214,3 +206,15 @@ def test_without_the_extra() -> None:
     """
     said = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60)
     assert "Fix: pip install prometheus-client" in said.stdout, said.stderr
+
+
+def test_a_name_that_is_no_text(called) -> None:
+    """Half a surrogate pair in a name, such as a file system may bring, is replaced; the scrape goes on."""
+
+    def predict() -> int:
+        return 1
+
+    predict.__qualname__ = "half\ud800"
+    guarded(monitor=Monitor(log=False))(predict)()
+    text, _ = prometheus.exposition()
+    assert f'mlguard_calls_total{{disposition="executed",guard="{__name__}.half?"}} 1.0' in text.decode()

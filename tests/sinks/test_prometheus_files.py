@@ -12,7 +12,6 @@ import tempfile
 import textwrap
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -530,8 +529,8 @@ class TestHere:
 
     @pytest.fixture
     def writer(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[prometheus_files.Writer]:
-        monkeypatch.setattr("mlguard.wrapper._wrappers", weakref.WeakSet())
         monkeypatch.setattr(readings.of_this_process, "_sources", [])
+        gc.collect()  # functions of other tests, whose last counts would come in the midst of this one
         readings.of_this_process.after_fork()
         monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
         monkeypatch.setattr(prometheus_files, "EVERY", 0.02)

@@ -16,11 +16,14 @@ import pytest
 import uvicorn
 from fastapi.testclient import TestClient
 
+from mlguard.monitor import readings
+
 
 @pytest.fixture(autouse=True)
 def _only_own_functions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The health page shows every guarded function of the process: here, those of the test."""
+    """The health page and a scrape show every guarded function of the process: here, those of the test."""
     monkeypatch.setattr("mlguard.wrapper._wrappers", weakref.WeakSet())
+    readings.of_this_process.after_fork()
 
 
 @pytest.fixture
