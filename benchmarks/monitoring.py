@@ -115,7 +115,7 @@ def _logfire() -> dict[str, Callable[..., Any]]:
     """
     if importlib.util.find_spec("logfire") is None:
         return {}
-    import logfire
+    import logfire  # pyright: ignore[reportMissingImports]  # as said
 
     logfire.configure(send_to_logfire=False, console=False, inspect_arguments=False)
     return {"logfire.instrument": logfire.instrument()(score)}
