@@ -13,6 +13,8 @@ import pytest
 
 from .conftest import Python
 
+pytestmark = pytest.mark.long
+
 USE = """
 import asyncio, sys
 from typing import Annotated
@@ -22,9 +24,6 @@ from mlguard import Array, Breaker, Cache, Concurrency, Memory, Monitor, Retry, 
 
 @guarded("mlguard:realtime", timeout=Timeout(total="30s"), cache=Cache(ttl="1m"), retry=Retry(max_retries=2),
          breaker=Breaker(), concurrency=Concurrency(max_concurrent=2), memory=Memory(threshold=0.99), monitor=Monitor())
-pytestmark = pytest.mark.long
-
-
 def score(features: Annotated[npt.NDArray[np.float64], Array("batch", 2, ge=0)]) -> list[float]:
     if len(failures) < 2:
         failures.append(1)
