@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import importlib.util
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -56,12 +58,18 @@ def cases() -> list[Case]:
             claim="the event handed to the record, whose thread writes at the same time, against a line in the call",
             arguments=CALL,
             contestants={
-                OURS: _ours(log=False, summaries=False, record=tempfile.mkdtemp(prefix="mlguard-record-")),
+                OURS: _ours(log=False, summaries=False, record=_folder()),
                 _LINE: _line(),
             },
             budgets=(Budget(_LINE, None),),
         ),
     ]
+
+
+def _folder() -> str:
+    folder = tempfile.mkdtemp(prefix="mlguard-record-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _ours(**settings: Any) -> Callable[..., Any]:
