@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from mlguard.report.drawing.markup import Content, Html, tag
 from mlguard.report.drawing.section import section, table
@@ -28,28 +29,14 @@ def failures(figures: Figures) -> Html | None:
     parts: list[Content] = []
     if found.fields:
         top = max(one.calls for one in found.fields)
-        parts.append(tag("h3", "By field, where a schema was broken"))
-        parts.append(
-            table(
-                ("field", "calls", "what was wrong, by an example", "first and last"),
-                [_field(one, names, top, frame) for one in found.fields],
-                numbers=(1,),
-                kind="stack why",
-            )
-        )
-        parts.append(_more(len(found.fields), found.fields_in_all, "field"))
+        rows = [_field(one, names, top, frame) for one in found.fields]
+        parts += _listed("By field, where a schema was broken", "field", "what was wrong, by an example", rows)
+        parts.append(_more(len(rows), found.fields_in_all, "field"))
     if found.causes:
         top = max(one.calls for one in found.causes)
-        parts.append(tag("h3", "By cause"))
-        parts.append(
-            table(
-                ("cause", "calls", "what one record says", "first and last"),
-                [_cause(one, names, top, frame) for one in found.causes],
-                numbers=(1,),
-                kind="stack why",
-            )
-        )
-        parts.append(_more(len(found.causes), found.causes_in_all, "cause"))
+        rows = [_cause(one, names, top, frame) for one in found.causes]
+        parts += _listed("By cause", "cause", "what one record says", rows)
+        parts.append(_more(len(rows), found.causes_in_all, "cause"))
     if not parts:
         return section("failures", "Failures", "Nothing failed and nothing was refused")
     parts.append(
@@ -90,6 +77,13 @@ def _when(one: FieldFigures | CauseFigures, frame: Frame) -> Content:
     seconds = replace(frame, step=max(frame.step, 1.0))
     first, last = moment(one.first, seconds), moment(one.last, seconds)
     return tag("span", first if first == last else f"{first} \N{EN DASH} {last}")
+
+
+def _listed(title: str, what: str, example: str, rows: list[Any]) -> list[Content]:
+    return [
+        tag("h3", title),
+        table((what, "calls", example, "first and last"), rows, numbers=(1,), kind="stack why"),
+    ]
 
 
 def _field(one: FieldFigures, names: dict[str, str], top: float, frame: Frame) -> list[Content]:
